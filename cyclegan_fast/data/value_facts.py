@@ -8,7 +8,7 @@ import numpy as np
 from cyclegan_fast.images.levels import SUGGESTS_A_RANGE, suggested_range
 from cyclegan_fast.images.pixel_type import PixelType, SampleArray
 from cyclegan_fast.system.errors import UserError
-from cyclegan_fast.system.words import counted
+from cyclegan_fast.system.words import counted, percent
 
 
 @dataclass(frozen=True)
@@ -95,4 +95,4 @@ def notes_on_values(facts: Mapping[str, ValueFacts], kind: PixelType, where: str
 
 
 def _share(part: int, whole: int) -> str:
-    return f"{part} of {whole} values ({100 * part / whole:.2g} %)"
+    return f"{part} of {whole} values ({percent(part, whole)})"

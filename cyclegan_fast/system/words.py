@@ -8,6 +8,11 @@ def counted(number: int, noun: str, several: str | None = None) -> str:
     return f"{number} {noun if number == 1 else several or f'{noun}s'}"
 
 
+def percent(part: float, whole: float) -> str:
+    """Return a share in two digits, such as "0.012 %" and "100 %"."""
+    return f"{float(f'{100 * part / whole:.2g}'):g} %"
+
+
 def alternatives(names: Sequence[str]) -> str:
     """Return names as a choice, such as "1, 2 or 4"."""
     return _joined(names, "or")

@@ -9,7 +9,7 @@ from cyclegan_fast.data.value_facts import ValueFacts
 from cyclegan_fast.images.levels import Extent, merged, note_on
 from cyclegan_fast.images.pages import note_on_pages
 from cyclegan_fast.images.pixel_type import PixelType
-from cyclegan_fast.system.words import counted
+from cyclegan_fast.system.words import counted, percent
 from cyclegan_fast.translation.plan import Job
 from cyclegan_fast.translation.prepared import Reading
 
@@ -114,4 +114,4 @@ def _some(found: Sequence[ValueFacts], facts: Sequence[ValueFacts]) -> str:
 
 
 def _percent(part: int, whole: Sequence[ValueFacts]) -> str:
-    return f"{100 * part / sum(each.count for each in whole):.2g} %"
+    return percent(part, sum(each.count for each in whole))

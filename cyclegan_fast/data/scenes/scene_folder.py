@@ -141,7 +141,10 @@ class SceneFolder:
         """Return a crop [side, side, C] of a scene, in the type of the domain; raises UnreadableImage."""
         side, kind = self.domain.side, self.domain.kind
         with self._scenes.lend(number) as scene:
-            samples = scene.read(top, left, side, side, self.surveyed[number].level)
+            level, positions = self.surveyed[number].level, self.surveyed[number].positions
+            if scene.levels[level : level + 1] != ((positions.height, positions.width),):
+                raise UnreadableImage(f"{scene.path}: its level {level} has another size than when the training began")
+            samples = scene.read(top, left, side, side, level)
             values: SampleArray = scene.converted(samples, kind, self.domain.deep_range).values[0]
         if values.dtype.kind == "f":
             np.nan_to_num(values, copy=False, nan=kind.low)

@@ -1,5 +1,6 @@
 """Finds how far apart the pixels of a scene are, in micrometres, in what its file says of it."""
 
+import html
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ def microns_of_tiff(tiff: TiffFile) -> float | None:
     page = tiff.pages.first
     said = page.description or ""
     if tiff.is_ome and (pixels := _OF_OME.search(said)):
-        found = dict(_ATTRIBUTE.findall(pixels[0]))
+        found = {name: html.unescape(value) for name, value in _ATTRIBUTE.findall(pixels[0])}  # such as &#181;m
         return microns_of(found.get("PhysicalSizeX"), found.get("PhysicalSizeXUnit", "µm"))
     if tiff.is_svs and (aperio := _OF_APERIO.search(said)):
         return microns_of(aperio[1], "µm")

@@ -59,6 +59,7 @@ class KeptScratchFile(ScratchFile):
             live = self._unproved = {*self._sums}
             self._free = [slot for slot in range(self._slots) if slot not in live]  # sorted, which is a heap
         else:
+            self._journal.unlink(missing_ok=True)  # before the file has rows again, which would be others
             os.ftruncate(self._file.fileno(), 0)
         self.skipped = len(self._states)
         """Counts the passes that an earlier process made."""
@@ -66,6 +67,11 @@ class KeptScratchFile(ScratchFile):
     def remove(self) -> None:
         """Remove the file and its journal, which are of no more use."""
         remove_kept(self._path, self._journal)
+
+    def give_up(self) -> None:
+        """Remove the file where no pass is complete: a later process can use nothing of it."""
+        if not self._states:
+            self.remove()
 
     def write(self, row: RowBytes) -> int:
         """Keep a row and its checksum, and return its slot; raises UserError as `ScratchFile.write` does."""

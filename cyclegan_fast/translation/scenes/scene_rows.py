@@ -9,6 +9,7 @@ from cyclegan_fast.data.value_facts import ValueFacts
 from cyclegan_fast.images.levels import Extent, ValueRange, merged
 from cyclegan_fast.images.pixel_type import PixelType, SampleArray
 from cyclegan_fast.images.scenes.scene import Scene
+from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.translation.plan import Job
 from cyclegan_fast.translation.prepared import Mask, fill_missing
 
@@ -62,6 +63,15 @@ class SceneRows:
             return None
         return fill_missing(self._read(first, last), self._source)[1]
 
+    def check_values(self) -> None:
+        """Raise UnreadableImage where all values are NaN, as of an image in memory; mostly the first rows tell."""
+        if self._source.dtype != "float32":
+            return
+        for first in range(0, self.height, _LOOK_ROWS):
+            if not np.isnan(self._read(first, min(first + _LOOK_ROWS, self.height))).all():
+                return
+        raise UnreadableImage(f"{self.job.source}: all its values are NaN")
+
     def look_at_all(self) -> None:
         """Look at the rows that were not read yet: of a translation that continues, none were."""
         while self._seen < self.height:
@@ -93,8 +103,15 @@ class SceneRows:
     def _look(self, samples: SampleArray) -> None:
         if self._is_of_one_colour:
             self._is_of_one_colour = bool((samples == self._first_pixel).all())
-        if not self._source.is_rgb and not (samples.dtype.kind == "f" and np.isnan(samples).all()):
-            self._facts = added(self._facts, ValueFacts.of(samples, self._source))
+        if not self._source.is_rgb:
+            self._facts = added(self._facts, _facts_of_part(samples, self._source))
+
+
+def _facts_of_part(samples: SampleArray, source: PixelType) -> ValueFacts:
+    """Return the facts on a part of an image, which may have no value at all, and then has no least and greatest."""
+    if samples.dtype.kind == "f" and np.isnan(samples).all():
+        return ValueFacts(np.inf, -np.inf, samples.size, 0, samples.size)
+    return ValueFacts.of(samples, source)
 
 
 def added(facts: ValueFacts | None, more: ValueFacts) -> ValueFacts:

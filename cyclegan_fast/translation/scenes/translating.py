@@ -82,6 +82,7 @@ def translate_scenes(
                 if is_there and not options.overwrite:
                     remove_kept(*paths_of_kept(translator.scratch, identity))  # where the end came just before that
                     continue
+                rows.check_values()
                 if scene.layout.images > 1:
                     remarks.pages[str(job.source)] = scene.layout.images
                     if options.strict:
@@ -118,8 +119,8 @@ def _translate(
     kept = KeptScratchFile(
         translator.scratch, translator.row_bytes(width), identity, translator.device, translator.dtype
     )
-    _announce(translator, kept, rows, levels=levels)
     try:
+        _announce(translator, kept, rows, levels=levels)
         with (
             translator.fitting(height, width),
             writing_explained(target),
@@ -139,6 +140,9 @@ def _translate(
     except NotFinite as error:
         kept.remove()
         raise not_finite(rows.job.source) from error
+    except BaseException:
+        kept.give_up()
+        raise
     kept.remove()
     rows.look_at_all()
 

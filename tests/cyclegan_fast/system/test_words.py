@@ -15,7 +15,7 @@ from cyclegan_fast.__main__ import main
 from cyclegan_fast.commands import COMMANDS
 from cyclegan_fast.system import progress
 from cyclegan_fast.system.errors import run_command
-from cyclegan_fast.system.words import alternatives, counted, listed
+from cyclegan_fast.system.words import alternatives, counted, listed, percent
 from cyclegan_fast.version import __version__
 
 ROOT = Path(__file__).parents[3]
@@ -195,3 +195,11 @@ def test_a_bar_in_a_log_file_counts_each_item_once(monkeypatch: pytest.MonkeyPat
 def test_names_are_joined_as_a_sentence_has_them() -> None:
     assert [alternatives(names) for names in (["1"], ["1", "2"], ["1", "2", "4"])] == ["1", "1 or 2", "1, 2 or 4"]
     assert [listed(names) for names in (["a"], ["a", "b"], ["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "said"),
+    [(1, 1, "100 %"), (999, 1000, "100 %"), (1, 8, "12 %"), (3, 25000, "0.012 %"), (0, 7, "0 %")],
+)
+def test_shares_are_plain_numbers(part: int, whole: int, said: str) -> None:
+    assert percent(part, whole) == said

@@ -1,6 +1,8 @@
 """Trainings on scenes by the command: killed, continued to the same bits, scored, shown, and told of changed files."""
 
-import random
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,6 @@ from tests.cyclegan_fast.data.scenes.made import tissue, write_scene
 from tests.cyclegan_fast.training.test_train import (
     assert_same_state,
     final_state,
-    kill_after_a_moment,
     metrics,
     start,
 )
@@ -31,16 +32,27 @@ def command(root: Path, name: str, *flags: str) -> list[str]:
     return ["--data", str(root / "data"), "--runs", str(root), "--name", name, *small, *scenes, *flags]
 
 
+def kill_behind_a_checkpoint(process: subprocess.Popen[str], run: Path) -> None:
+    """SIGKILL as soon as there is a checkpoint; the run must be under way then."""
+    while process.poll() is None and not (run / "checkpoints" / "last.pt").exists():
+        time.sleep(0.005)
+    process.kill()
+    output, _ = process.communicate()
+    assert process.returncode == -signal.SIGKILL, output
+
+
 @pytest.mark.slow
 def test_a_killed_run_on_scenes_ends_as_the_undisturbed_one(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     data_of(tmp_path)
     assert train.main(command(tmp_path, "whole", "--workers", "0", "--max-steps", "30")) == 0
     assert "note: 11 random crops of 32x32 an epoch, from 2 scenes in" in capfd.readouterr().out
     arguments = command(tmp_path, "killed", "--workers", "3", "--max-steps", "30")
-    kill_after_a_moment(start(arguments), tmp_path / "killed", random.Random(4).uniform(0.0, 0.3))
-    process = start(arguments)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+    kill_behind_a_checkpoint(start(arguments), tmp_path / "killed")
+    assert 0 < final_state(tmp_path / "killed")["log"]["step"] < 30
+    first_line = (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()[0]
+    assert train.main(arguments) == 0
+    kept = (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()[0]
+    assert kept == first_line, "with the time that it took then: the run was not begun anew"
     assert_same_state(final_state(tmp_path / "killed"), final_state(tmp_path / "whole"))
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
     assert (tmp_path / "killed" / "index.html").exists()

@@ -13,6 +13,10 @@ from tests.cyclegan_fast.images.scenes.made import make_zarr
 
 SAMPLES = np.zeros((64, 96, 3), np.uint8)
 OF_OME = {"axes": "YXS", "PhysicalSizeX": 250, "PhysicalSizeXUnit": "nm"}
+ESCAPED = (
+    '<OME><Image ID="Image:0"><Pixels ID="Pixels:0" Type="uint8" SizeX="96" SizeY="64" SizeC="3" SizeZ="1" SizeT="1" '
+    'DimensionOrder="XYCZT" PhysicalSizeX="0.25" PhysicalSizeXUnit="&#181;m"><TiffData/></Pixels></Image></OME>'
+)
 APERIO = "Aperio Image Library v12\n64x96 |AppMag = 20|MPP = 0.4990|Left = 3"
 
 
@@ -20,6 +24,7 @@ APERIO = "Aperio Image Library v12\n64x96 |AppMag = 20|MPP = 0.4990|Left = 3"
     ("name", "options", "microns"),
     [
         ("a.ome.tif", {"metadata": OF_OME, "resolution": (1, 1), "resolutionunit": "INCH"}, 0.25),
+        ("a.tif", {"description": ESCAPED, "metadata": None}, 0.25),
         ("a.svs", {"description": APERIO, "metadata": None}, 0.499),
         ("a.tif", {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER"}, 0.5),
         ("a.tif", {"resolution": (25400, 25400), "resolutionunit": "INCH"}, 1.0),

@@ -17,7 +17,9 @@ from cyclegan_fast.images.pixels import to_pixels
 from cyclegan_fast.networks.unet import UnetGenerator
 from cyclegan_fast.translate import main
 from cyclegan_fast.translation.scenes import pyramid
+from cyclegan_fast.translation.scenes.kept_scratch import PEAK_OF_KEPT, KeptScratchFile, paths_of_kept
 from cyclegan_fast.translation.strips.resnet import TiledTranslator
+from cyclegan_fast.translation.strips.rows import Statistics
 from tests.cyclegan_fast.images.scenes.made import make_pyramid, make_zarr
 from tests.cyclegan_fast.pictures import names, pixels_of
 from tests.cyclegan_fast.translation.scenes.ended import ended_at, is_ended
@@ -212,9 +214,20 @@ def test_two_processes_do_not_share_a_scratch_file(
     assert "is damaged: remove it, and the translation begins anew" in capsys.readouterr().err
 
 
-def test_the_disk_needed_is_known_beforehand(tmp_path: Path, flags: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from cyclegan_fast.translation.scenes.kept_scratch import PEAK_OF_KEPT, KeptScratchFile
+def test_a_journal_whose_rows_are_gone_goes_too(tmp_path: Path) -> None:
+    # Rows that a killed process wrote after that would be taken for those of the journal.
+    file, journal = paths_of_kept(tmp_path, "name")
+    with KeptScratchFile(tmp_path, 8, "name", CPU, torch.float32) as kept:
+        kept.write(np.ones(8, np.uint8))
+        kept.passed(Statistics())
+    assert (file.stat().st_size, journal.exists()) == (8, True)
+    file.write_bytes(b"")
+    with KeptScratchFile(tmp_path, 8, "name", CPU, torch.float32) as kept:
+        assert not journal.exists()
+        assert kept.skipped == 0
 
+
+def test_the_disk_needed_is_known_beforehand(tmp_path: Path, flags: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     peaks: list[int] = []
     leave = KeptScratchFile.__exit__
 
