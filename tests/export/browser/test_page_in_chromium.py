@@ -196,15 +196,21 @@ def test_tiles_cancelling_the_camera_and_a_narrow_dark_screen(tmp_path: Path, li
         wait_for(page, "document.querySelector('video').videoWidth > 0", WAIT_S)
         page.select_option("#size", "32")
         done = page.evaluate("document.body.dataset.done")
-        page.click("#shoot")
+        page.focus("#shoot")
+        page.keyboard.press("Enter")
         wait_for(page, f"document.body.dataset.done > {done}", WAIT_S)
         assert page.inner_text("#name").startswith("camera.png, ")
         assert page.is_hidden("#viewfinder")
+        assert page.evaluate("document.activeElement.id") == "camera", "what is hidden loses the focus"
 
         page.select_option("#size", "own")
         page.set_input_files("#file", picture(tmp_path / "large.png", 2400, 1600))
-        page.click("#cancel", timeout=WAIT_S * 1000)
+        wait_for(page, "!document.querySelector('#cancel').hidden", WAIT_S)
+        assert page.get_attribute("#translate", "aria-disabled") == "true"
+        page.focus("#cancel")
+        page.keyboard.press("Enter")
         wait_for(page, "document.querySelector('#said').textContent === 'Cancelled.'", WAIT_S)
+        assert page.evaluate("document.activeElement.id") == "translate"
         assert page.is_hidden("#trouble")
         wait_for(page, "document.body.dataset.backend === 'wasm'", WAIT_S)
         page.select_option("#size", "32")
