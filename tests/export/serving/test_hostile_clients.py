@@ -149,7 +149,8 @@ def test_a_file_that_an_image_names_is_not_opened(service: Service, tmp_path: Pa
     ome = (
         '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:a"><Image ID="Image:0"><Pixels '
         'ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" SizeX="16" SizeY="16" SizeZ="2" SizeC="1" SizeT="1">'
-        f'<TiffData PlaneCount="1"><UUID FileName="{tmp_path / "pipe"}">urn:uuid:b</UUID></TiffData></Pixels></Image></OME>'
+        f'<TiffData PlaneCount="1"><UUID FileName="{tmp_path / "pipe"}">urn:uuid:b</UUID></TiffData>'
+        "</Pixels></Image></OME>"
     )
     content = io.BytesIO()
     tifffile.imwrite(content, np.zeros((2, 16, 16), np.uint8), description=ome, metadata=None)
