@@ -142,12 +142,12 @@ async function translate() {
   } finally {
     clearInterval(clock);
     running = null;
-    const isOnCancel = document.activeElement === $("cancel");
+    const hadFocus = document.activeElement === $("cancel");
     for (const id of ["cancel", "progress"]) $(id).hidden = true;
     $("clock").textContent = "";
     $("result").removeAttribute("aria-busy");
     showPlan();
-    if (isOnCancel) $("translate").focus();  // what is hidden loses the focus, too
+    if (hadFocus) $("translate").focus();  // what is hidden loses the focus, too
   }
 }
 
