@@ -134,8 +134,8 @@ def place_of_page(page: TiffPage) -> FilePlace:
 class _OneFile(BoundedFile):
     """Keeps tifffile from opening other files that the metadata name.
 
-    OME-TIFF may name any path, that of a device or a pipe, too, which would be waited for without end. tifffile looks for
-    other files only beside one that the system knows by a number.
+    OME-TIFF may name any path, that of a device or a pipe, too, which would be waited for without end. tifffile looks
+    for other files only beside one that the system knows by a number.
     """
 
     def fileno(self) -> int:
