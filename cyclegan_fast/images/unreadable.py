@@ -27,8 +27,9 @@ class BoundedFile(io.BufferedReader):
     """Reads a file with no more memory than the file has bytes, whatever number a damaged header asks for."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(path))
-        self._end = os.fstat(self.fileno()).st_size
+        file = io.FileIO(path)
+        super().__init__(file)
+        self._end = os.fstat(file.fileno()).st_size
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read up to `size` bytes, and never ask for more than are left."""

@@ -101,7 +101,8 @@ function planned(made) {
 }
 
 async function showPlan() {
-  $("translate").disabled = !picture || Boolean(running);
+  $("translate").disabled = !picture;
+  $("translate").ariaDisabled = Boolean(running);  // a button that is disabled would lose the focus
   if (!picture) { $("plan").textContent = ""; return; }
   const made = engine ? await engine.catch(() => null) : null;
   if (!picture) return;
@@ -123,7 +124,6 @@ async function translate() {
   cancelled.catch(() => {});
   running = {cancel};
   for (const id of ["cancel", "progress"]) $(id).hidden = false;
-  $("translate").disabled = true;
   $("progress").removeAttribute("value");
   showPlan();
   $("result").setAttribute("aria-busy", "true");
@@ -142,10 +142,12 @@ async function translate() {
   } finally {
     clearInterval(clock);
     running = null;
+    const hadFocus = document.activeElement === $("cancel");
     for (const id of ["cancel", "progress"]) $(id).hidden = true;
     $("clock").textContent = "";
     $("result").removeAttribute("aria-busy");
     showPlan();
+    if (hadFocus) $("translate").focus();  // what is hidden loses the focus, too
   }
 }
 
@@ -269,10 +271,10 @@ function describe() {
 }
 
 $("camera").addEventListener("click", openCamera);
-$("close-camera").addEventListener("click", () => { closeCamera(); $("camera").focus(); });
+$("close-camera").addEventListener("click", closeCamera);
 $("shoot").addEventListener("click", shoot);
 $("translate").addEventListener("click", translate);
-$("cancel").addEventListener("click", () => { running?.cancel(); $("translate").focus(); });
+$("cancel").addEventListener("click", () => running?.cancel());
 $("save").addEventListener("click", save);
 $("back").addEventListener("click", () => {
   const {name, direction: of} = shown, {width, height} = $("after");

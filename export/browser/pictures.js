@@ -5,12 +5,16 @@ const MOST_PIXELS = 100 * MEGA;  // of a picture: 400 MB as pixels
 
 // --- pictures in -----------------------------------------------------------------------------------------------------
 
+let given = 0;  // pictures so far: decoding takes its time, and the one that was given last counts
+
 async function take(blob, name) {
   noTrouble();
+  const turn = ++given;
   let image;
   try { image = await createImageBitmap(blob); } catch {
-    return complain(new Trouble(`${name} is no picture that this browser can read: give a PNG, JPEG, WebP, GIF or AVIF file.`));
+    if (turn === given) return complain(new Trouble(`${name} is no picture that this browser can read: give a PNG, JPEG, WebP, GIF or AVIF file.`));
   }
+  if (turn !== given) return image?.close();
   if (image.width * image.height > MOST_PIXELS) {
     const has = `${image.width} × ${image.height}`;
     image.close();
@@ -32,6 +36,7 @@ function onWhite(image, width, height) {
 }
 
 function use(canvas, name) {
+  given++;
   running?.cancel();
   picture = {canvas, name};
   $("name").textContent = `${name}, ${canvas.width} × ${canvas.height}`;
@@ -70,22 +75,27 @@ document.addEventListener("paste", event => {
 async function openCamera() {
   noTrouble();
   if (!navigator.mediaDevices?.getUserMedia) return complain(new Trouble("This browser gives pages the camera on https and localhost only, or from the disk: choose a file instead."));
+  $("camera").disabled = true;  // or a second click would open it twice, and close it once
   try {
     $("video").srcObject = await navigator.mediaDevices.getUserMedia({video: {facingMode: "environment"}});
   } catch (error) {
     const said = {NotAllowedError: "it was not allowed: allow it in the browser's settings of this page", NotFoundError: "there is none", NotReadableError: "another program uses it"}[error.name] || error.message;
+    $("camera").disabled = false;
+    $("camera").focus();
     return complain(new Trouble(`The camera cannot be used, as ${said}; or choose a file.`));
   }
   $("viewfinder").hidden = false;
-  $("camera").disabled = true;
-  await $("video").play();
   $("shoot").focus();
+  await $("video").play().catch(() => {});  // it was closed meanwhile
 }
 function closeCamera() {
+  if (!$("video").srcObject) return;
+  const hadFocus = $("viewfinder").contains(document.activeElement);
   for (const track of $("video").srcObject?.getTracks() || []) track.stop();
   $("video").srcObject = null;
   $("viewfinder").hidden = true;
   $("camera").disabled = false;
+  if (hadFocus) $("camera").focus();
 }
 function shoot() {
   const {videoWidth: width, videoHeight: height} = $("video");

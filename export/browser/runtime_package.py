@@ -112,7 +112,7 @@ def _fetched(names: Sequence[str]) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as scratch:
         try:
             ended = subprocess.run(
-                [npm, "pack", _RELEASE, "--pack-destination", scratch, "--loglevel", "error"],
+                [npm, "pack", _RELEASE, "--pack-destination", scratch, "--ignore-scripts", "--loglevel", "error"],
                 cwd=scratch,
                 capture_output=True,
                 text=True,

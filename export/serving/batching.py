@@ -128,6 +128,7 @@ class Batcher:
         begun_s = time.monotonic()
         try:
             translated = await self._in_thread([pending.samples for pending in batch])
+            translations = list(zip(batch, translated, strict=True))  # in here: nothing may end the loop over batches
         except UserError as error:
             if len(batch) > 1:
                 for pending in batch:
@@ -139,7 +140,7 @@ class Batcher:
             _fail(batch, error)
         else:
             ended_s = time.monotonic()
-            for pending, samples in zip(batch, translated, strict=True):
+            for pending, samples in translations:
                 if not pending.result.done():
                     queue_s = begun_s - pending.arrived_s
                     pending.result.set_result(BatchedResult(samples, len(batch), queue_s, ended_s - begun_s))

@@ -95,7 +95,8 @@ def decode_upload(content: bytes, model: ServedModel, size: int | None, limits: 
     with _as_file(content) as path, _refusing(path):
         described = describe_file(path)
         _check(described, kind, limits)
-        frames = described.frames if content.startswith(SIGNATURES["TIFF"]) else _frames_of(path)
+        is_animated = content.startswith(SIGNATURES["PNG"] + SIGNATURES["WebP"])  # cameras put previews behind a JPEG
+        frames = _frames_of(path) if is_animated else described.frames
         if frames > 1:
             raise RequestRefused(415, f"it has {counted(frames, 'frame')}: send one image at a time")
         height, width = model.size_for(size, described.height, described.width)

@@ -131,9 +131,20 @@ def place_of_page(page: TiffPage) -> FilePlace:
     return FilePlace(geo_tags(page), no_data_of(page) if is_as_stored else None, size=size)
 
 
+class _OneFile(BoundedFile):
+    """Keeps tifffile from opening other files that the metadata name.
+
+    OME-TIFF may name any path, that of a device or a pipe, too, which would be waited for without end. tifffile looks
+    for other files only beside one that the system knows by a number.
+    """
+
+    def fileno(self) -> int:
+        raise io.UnsupportedOperation("fileno")
+
+
 @contextmanager
 def _opened(source: Source) -> Iterator[tuple[BinaryIO, TiffFile]]:
-    with BoundedFile(source.path) as file:
+    with _OneFile(source.path) as file:
         with parsing():
             tiff = TiffFile(file)
             check_page(tiff.pages.first)

@@ -17,6 +17,7 @@ from PIL import Image
 from cyclegan_fast.images.pixel_type import PixelType
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.system.errors import UserError
+from export.browser import page as web_page
 from export.browser.page import PageOptions, write_web_page
 from export.browser.runtime_package import BACKEND_FILES, runtime_files
 from export.browser.weights import as_computed, packed_tensors
@@ -96,6 +97,12 @@ def exact(source: GeneratorSource, samples: Any) -> Values:
     return in_pytorch(source.network, samples[None], source.ends)[0]
 
 
+@pytest.fixture(autouse=True)
+def _packing_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compresses 37 MB of WebAssembly less; a browser unpacks it the same."""
+    monkeypatch.setattr(web_page, "_COMPRESSION", 1)
+
+
 @needs_browser
 def test_a_page_from_the_disk_without_network_translates_as_pytorch_does(
     trained_run: Path, tmp_path: Path, library: None
@@ -145,6 +152,11 @@ def test_a_page_from_the_disk_without_network_translates_as_pytorch_does(
         wait_for(page, "!document.querySelector('#trouble').hidden")
         assert page.inner_text("#trouble").startswith("photo.jpg is no picture that this browser can read")
 
+        page.select_option("#backend", "webgpu")  # by name it is used or refused
+        wait_for(page, "document.querySelector('#trouble').textContent.startsWith('WebGPU cannot be used: ')", WAIT_S)
+        assert re.search(r": .*\. Choose another under", page.inner_text("#trouble"))
+        assert page.evaluate("document.body.dataset.backend") is None
+
         assert {url.partition(":")[0] for url in requests} <= {"file", "blob", "data"}
         assert [url for url in requests if url.startswith("file:")] == [(tmp_path / "page.html").as_uri()]
         assert errors == []
@@ -158,6 +170,7 @@ def small_generator(channels: int = 3) -> ResnetGenerator:
     return network
 
 
+@pytest.mark.slow
 @needs_browser
 def test_tiles_cancelling_the_camera_and_a_narrow_dark_screen(tmp_path: Path, library: None) -> None:
     """Translates grey pictures, whose sides a browser turns to grey as Pillow does."""
@@ -196,15 +209,21 @@ def test_tiles_cancelling_the_camera_and_a_narrow_dark_screen(tmp_path: Path, li
         wait_for(page, "document.querySelector('video').videoWidth > 0", WAIT_S)
         page.select_option("#size", "32")
         done = page.evaluate("document.body.dataset.done")
-        page.click("#shoot")
+        page.focus("#shoot")
+        page.keyboard.press("Enter")
         wait_for(page, f"document.body.dataset.done > {done}", WAIT_S)
         assert page.inner_text("#name").startswith("camera.png, ")
         assert page.is_hidden("#viewfinder")
+        assert page.evaluate("document.activeElement.id") == "camera", "what is hidden loses the focus"
 
         page.select_option("#size", "own")
         page.set_input_files("#file", picture(tmp_path / "large.png", 2400, 1600))
-        page.click("#cancel", timeout=WAIT_S * 1000)
+        wait_for(page, "!document.querySelector('#cancel').hidden", WAIT_S)
+        assert page.get_attribute("#translate", "aria-disabled") == "true"
+        page.focus("#cancel")
+        page.keyboard.press("Enter")
         wait_for(page, "document.querySelector('#said').textContent === 'Cancelled.'", WAIT_S)
+        assert page.evaluate("document.activeElement.id") == "translate"
         assert page.is_hidden("#trouble")
         wait_for(page, "document.body.dataset.backend === 'wasm'", WAIT_S)
         page.select_option("#size", "32")
@@ -296,14 +315,3 @@ def test_on_webgpu_every_operator_runs_there_and_as_pytorch_does(tmp_path: Path,
         wait_for(page, "document.body.dataset.backend === 'wasm'", WAIT_S)
         assert "WebGPU is not used: it runs in software here." in page.inner_text("#engine")
         assert errors == []
-
-
-@pytest.mark.slow
-@needs_browser
-def test_webgpu_that_was_asked_for_by_name_is_used_or_refused(tmp_path: Path, library: None) -> None:
-    write_web_page([source_of(small_generator())], tmp_path / "page.html")
-    with opened_browser(arguments=["--disable-features=WebGPU"], offline=True) as (page, _):
-        page.goto(f"{(tmp_path / 'page.html').as_uri()}#backend=webgpu")
-        wait_for(page, "!document.querySelector('#trouble').hidden", WAIT_S)
-        assert re.match(r"WebGPU cannot be used: .*\. Choose another under", page.inner_text("#trouble"))
-        assert page.evaluate("document.body.dataset.backend") is None

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import socket
 import struct
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import tifffile
 from PIL import Image
 
 from export.serving import rate_limit, uploads
@@ -131,6 +133,29 @@ def test_damaged_images_are_refused_or_translated(service: Service, seed: int) -
         assert reply.status in (200, 400, 413, 415, 422), reply.body
         if reply.status != 200:
             assert reply.error
+
+
+def test_a_photograph_with_a_preview_behind_it_is_translated(service: Service) -> None:
+    """Sends what cameras write as JPEG of several pictures (CIPA DC-007): the first one counts, as to the commands."""
+    photo, content = Image.fromarray(picture(64, 64)), io.BytesIO()
+    photo.save(content, "MPO", save_all=True, append_images=[photo.resize((16, 16))], quality=95)
+    reply = service.translate(content.getvalue())
+    assert np.array_equal(pixels_in(reply.body), 255 - pixels_in(content.getvalue()))
+
+
+def test_a_file_that_an_image_names_is_not_opened(service: Service, tmp_path: Path) -> None:
+    """Names a pipe in the metadata of OME-TIFF, on which whoever opens it would wait without end."""
+    os.mkfifo(tmp_path / "pipe")
+    ome = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:a"><Image ID="Image:0"><Pixels '
+        'ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" SizeX="16" SizeY="16" SizeZ="2" SizeC="1" SizeT="1">'
+        f'<TiffData PlaneCount="1"><UUID FileName="{tmp_path / "pipe"}">urn:uuid:b</UUID></TiffData>'
+        "</Pixels></Image></OME>"
+    )
+    content = io.BytesIO()
+    tifffile.imwrite(content, np.zeros((2, 16, 16), np.uint8), description=ome, metadata=None)
+    reply = service.translate(content.getvalue())
+    assert (reply.status, reply.error) == (415, "it has 2 frames: send one image at a time")
 
 
 def test_a_hundred_megabytes_are_refused_before_they_are_read(service: Service) -> None:

@@ -213,6 +213,15 @@ def test_a_failure_of_our_own_is_one_line_and_logged() -> None:
     assert "test_service.py" in failure["where"]
 
 
+def test_a_translator_that_loses_an_image_does_not_end_the_batches() -> None:
+    def loses(samples: Any) -> Any:
+        return samples[:0] if samples.shape[1] == 20 else negative(samples)
+
+    with running([model_of(loses)]) as service:
+        assert service.translate(as_file(picture())).status == 500
+        assert service.translate(as_file(picture(16, 16))).status == 200
+
+
 # --- batches ---------------------------------------------------------------------------------------------------------
 
 

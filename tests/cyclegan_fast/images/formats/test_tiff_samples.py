@@ -1,5 +1,7 @@
 """TIFF's many layouts give the samples that were written, pages are what `frames` says, and GeoTIFFs stay in place."""
 
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +199,34 @@ def test_pages_of_other_files_are_none(tmp_path: Path) -> None:
         tifffile.imwrite(tmp_path / f"{name}.ome.tif", values, description=described, metadata=None)
     with pytest.raises(UnreadableImage, match="its metadata name pages that are not in it: save it as one file"):
         describe_file(tmp_path / "a.ome.tif", "slices")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a pipe shows that a file is opened")
+def test_files_that_the_metadata_name_are_not_opened(tmp_path: Path) -> None:
+    """Names a pipe, on which whoever opens it would wait without end."""
+    os.mkfifo(tmp_path / "pipe")
+    ome = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:a"><Image ID="Image:0"><Pixels '
+        f'ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" SizeX="{WIDTH}" SizeY="{HEIGHT}" SizeZ="2" SizeC="1" '
+        'SizeT="1"><TiffData IFD="0" PlaneCount="1"><UUID FileName="a.ome.tif">urn:uuid:a</UUID></TiffData>'
+        f'<TiffData FirstZ="1" PlaneCount="1"><UUID FileName="{tmp_path / "pipe"}">urn:uuid:b</UUID></TiffData>'
+        "</Pixels></Image></OME>"
+    )
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, noise("uint16", 2, HEIGHT, WIDTH), description=ome, metadata=None)
+    found: list[BaseException] = []
+
+    def described() -> None:
+        try:
+            describe_file(path, "slices")
+        except UnreadableImage as error:
+            found.append(error)
+
+    thread = threading.Thread(target=described, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert len(found) == 1, "it waits"
+    assert str(found[0]).endswith("its metadata name pages that are not in it: save it as one file")
 
 
 @pytest.mark.parametrize("opacity", ["unassalpha", "assocalpha"])
