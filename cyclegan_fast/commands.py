@@ -38,7 +38,7 @@ COMMANDS = {
     "translate": CommandEntry(
         "cyclegan_fast.translate",
         "cyclegan_fast.translation.command:TranslateCommand",
-        "translate images with a trained generator",
+        "translate images and videos with a trained generator",
     ),
     "evaluate": CommandEntry(
         "cyclegan_fast.evaluate",
@@ -68,7 +68,7 @@ COMMANDS = {
     "run-exported": CommandEntry(
         "export.run",
         "export.run:RunCommand",
-        "translate images with an exported file, without PyTorch",
+        "translate images and videos with an exported file, without PyTorch",
     ),
     "verify-exported": CommandEntry(
         "export.verify",
