@@ -213,7 +213,7 @@ class OpenedVideo:
             )
         has_alpha = any(component.is_alpha for component in frame.format.components)
         # VP8 and VP9 have opacity in a stream of its own inside, which FFmpeg's own decoders leave out.
-        if has_alpha or self.stream.metadata.get("alpha_mode") == "1":
+        if has_alpha or {key.lower(): value for key, value in self.stream.metadata.items()}.get("alpha_mode") == "1":
             self.notes.append("has opacity, which is left out")
         others = sum(_is_film(stream) for stream in self.container.streams.video) - 1
         if others:
