@@ -1,4 +1,4 @@
-"""What is opened as a video: neither images, nor lists of other files; and which of its frames are shown."""
+"""Tests what is opened as a video, neither images nor lists of other files, and which of its frames are shown."""
 
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def test_frames_that_an_edit_list_hides_are_no_damage(tmp_path: Path, capsys: py
 def test_opacity_that_vp9_has_in_a_stream_of_its_own_is_noted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The decoder gives no opacity, so only the label of the stream tells of it."""
+    """Reads the label of the stream: the decoder gives no opacity."""
     clip = write_clip(tmp_path / "plain.mkv", pictures(2))
     with av.open(str(tmp_path / "clip.webm"), "w") as output:
         stream = output.add_stream("libvpx-vp9", rate=25)
