@@ -316,6 +316,11 @@ def _is_unread_image(entry: os.DirEntry[str]) -> bool:
             head = file.read(DICOM_MARK.stop)
     except OSError:
         return False  # a file that cannot be opened does not look like an image
+    return begins_like_image(head)
+
+
+def begins_like_image(head: bytes) -> bool:
+    """Tell by the first bytes of a file, up to those of `DICOM_MARK`, whether it is an image of a known kind."""
     if head[DICOM_MARK] == b"DICM":
         return True
     return head.startswith(_SIGNATURES) or head[4:12] in _BRANDS or (head[:4], head[8:12]) == (b"RIFF", b"WEBP")

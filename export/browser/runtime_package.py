@@ -67,6 +67,11 @@ def runtime_files(names: Sequence[str], folder: Path | None) -> dict[str, bytes]
     return found
 
 
+def can_be_had(names: Sequence[str]) -> bool:
+    """Tell whether files of `BACKEND_FILES` are in the user's cache, or npm is installed, which may fetch them."""
+    return shutil.which("npm") is not None or all(_cached(_cache() / name) is not None for name in names)
+
+
 def _cache() -> Path:
     try:
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())

@@ -18,6 +18,16 @@ class WebFormat(ExportFormat):
     taken = "one image of any size"
     precision = "int8"  # of its weights; it computes in float32
 
+    def why_not_made(self) -> str | None:
+        """Return what is missing: packages, or npm where ONNX Runtime Web is not in the user's cache."""
+        from export.browser.runtime_package import BACKEND_FILES, can_be_had
+
+        if reason := super().why_not_made():
+            return reason
+        if can_be_had([name for files in BACKEND_FILES.values() for name in files]):
+            return None
+        return "npm is not installed, which fetches ONNX Runtime Web: install Node.js, or give export/web.py --runtime"
+
     def why_not_run(self) -> str | None:
         """Return that a browser does, and where that is tested."""
         return "a browser runs it: the page compares itself with PyTorch, and shows the result, whenever it is opened"

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cyclegan_fast.images.folders import EXTENSIONS, OTHER_EXTENSIONS, ending_of
+from cyclegan_fast.images.folders import DICOM_MARK, EXTENSIONS, OTHER_EXTENSIONS, begins_like_image, ending_of
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.translation.video.options import VideoOptions
@@ -47,8 +47,11 @@ def is_video(path: Path) -> bool:
     if ending in EXTENSIONS or ending in OTHER_EXTENSIONS or not path.is_file():
         return False
     try:
+        with open(path, "rb") as file:
+            if begins_like_image(file.read(DICOM_MARK.stop)):
+                return False  # FFmpeg reads AVIF and HEIC as videos of one frame
         from cyclegan_fast.translation.video.opening import OpenedVideo
-    except ModuleNotFoundError:  # of PyAV: the file is then reported as an image that cannot be read
+    except (ModuleNotFoundError, OSError):  # without PyAV, or closed: it is then an image that cannot be read
         return False
     try:
         with OpenedVideo(path):

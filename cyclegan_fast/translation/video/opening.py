@@ -20,6 +20,13 @@ from cyclegan_fast.images.unreadable import reading
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.translation.video.colour import CodedColours, frame_to_rgb
 
+_DEMUXERS = ",".join(
+    [
+        *("mov", "matroska", "avi", "flv", "mpeg", "mpegts", "mpegvideo", "asf", "rm", "ogg", "mxf", "gxf", "dv"),
+        *("yuv4mpegpipe", "nut", "ivf", "h264", "hevc", "m4v"),
+    ]
+)
+"""FFmpeg's readers of videos that are in one file. Not among them are images, and lists of other files."""
 _ONE = 1 << 16
 """One, in the fixed point of a display matrix."""
 
@@ -55,8 +62,8 @@ class OpenedVideo:
     """Decodes the first video stream of a file that is no cover picture; a context manager, which closes it.
 
     `notes` say what a user should know, and `damage` what could not be decoded, which is known when the last frame was
-    given. Raises UnreadableImage on
-    opening for what FFmpeg does not read, and where there is no such stream or no frame.
+    given. Raises UnreadableImage on opening for what FFmpeg does not read, and where there is no such stream or no
+    frame.
     """
 
     def __init__(self, path: Path) -> None:
@@ -113,12 +120,22 @@ class OpenedVideo:
     @property
     def expected_frames(self) -> int | None:
         """Return how many frames the file says, or its duration, that it has; None where nothing tells."""
-        if self.stream.frames:
-            return self.stream.frames
+        if self._frames_by_header:
+            return self._frames_by_header
         seconds = self.stream.duration * self.time_base if self.stream.duration else None
         if seconds is None and self.container.duration:
             seconds = Fraction(self.container.duration, av.time_base)
         return max(1, round(seconds * self.rate)) if seconds else None
+
+    @property
+    def _frames_by_header(self) -> int:
+        """Return how many frames the header says that are shown; 0 where it does not tell.
+
+        Programs that cut MP4 and MOV without encoding leave frames in the file, and say that they are not shown.
+        """
+        if "mov" not in self.container.format.name:
+            return self.stream.frames
+        return self.stream.frames - sum(entry.is_discard for entry in self.stream.index_entries)
 
     def frames(self) -> Iterator[DecodedFrame]:
         """Yield all frames, once. Raises UnreadableImage where their size changes."""
@@ -194,7 +211,9 @@ class OpenedVideo:
                 "is interlaced: the two fields of a frame are translated as one picture, and written as such; "
                 "ffmpeg -vf bwdif makes frames of them first"
             )
-        if any(component.is_alpha for component in frame.format.components):
+        has_alpha = any(component.is_alpha for component in frame.format.components)
+        # VP8 and VP9 have opacity in a stream of its own inside, which FFmpeg's own decoders leave out.
+        if has_alpha or {key.lower(): value for key, value in self.stream.metadata.items()}.get("alpha_mode") == "1":
             self.notes.append("has opacity, which is left out")
         others = sum(_is_film(stream) for stream in self.container.streams.video) - 1
         if others:
@@ -204,17 +223,21 @@ class OpenedVideo:
         if self._damaged_packets:
             packets = counted(self._damaged_packets, "packet")
             self.damage.append(f"is damaged: {packets} of it could not be decoded, and left out")
-        if self.stream.frames > count:
-            self.damage.append(f"has {self.stream.frames} frames by its header, and {count} could be decoded")
+        if self._frames_by_header > count:
+            self.damage.append(f"has {self._frames_by_header} frames by its header, and {count} could be decoded")
         if bent:
             self.notes.append(f"has {counted(bent, 'frame')} that would be shown before the last: moved behind it")
 
 
 def opened_container(path: Path) -> InputContainer:
     """Open a file with FFmpeg, which then reads no other one. Raises ValueError where it cannot."""
+    # A list of segments or a script in a film's place must not make FFmpeg fetch what it names.
+    options = {"protocol_whitelist": "file", "format_whitelist": _DEMUXERS}
     with ffmpeg_explained():
-        # A list of segments or a script in a film's place must not make FFmpeg fetch what it names.
-        return av.open(f"file:{path}", container_options={"protocol_whitelist": "file"}, metadata_errors="replace")
+        try:
+            return av.open(f"file:{path}", container_options=options, metadata_errors="replace")
+        except av.error.ArgumentError as error:
+            raise ValueError("not a video, but an image, sound or a list of other files") from error
 
 
 @contextmanager

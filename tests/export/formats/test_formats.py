@@ -18,7 +18,7 @@ from export.formats.export_format import ExportFormat, is_importable
 from export.formats.litert import without_transposed_convolutions
 from export.formats.making import FormatJob, make_and_measure
 from export.formats.material import ExportMaterial
-from export.formats.registry import EXPORT_FORMATS
+from export.formats.registry import EXPORT_FORMATS, chosen_formats
 from export.pixel_ends import PixelEnds
 from export.source import GeneratorSource
 
@@ -153,6 +153,18 @@ def test_what_is_missing_is_named_with_the_command_that_installs_it(
             assert "install" in str(row.failure), name
     assert list(tmp_path.iterdir()) == []
     assert not is_importable("no_such_package.at_all")
+
+
+def test_a_page_without_npm_says_so_in_its_row(
+    material: ExportMaterial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    row = make_and_measure(FormatJob(EXPORT_FORMATS["web"], material, tmp_path, 1))
+    assert row.outcome == "not made"
+    assert str(row.failure).startswith("npm is not installed, which fetches ONNX Runtime Web: install Node.js")
+    assert EXPORT_FORMATS["web"] not in chosen_formats("installed")
 
 
 def test_every_format_of_the_folder_is_registered_described_and_documented() -> None:
