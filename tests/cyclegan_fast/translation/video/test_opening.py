@@ -8,7 +8,7 @@ from PIL import Image
 
 from cyclegan_fast.translation.plan import ImageOptions, plan
 from tests.cyclegan_fast.translation.video.clips import pictures, times_of, write_clip
-from tests.cyclegan_fast.translation.video.conftest import negate
+from tests.cyclegan_fast.translation.video.negatives import negate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -17,7 +17,7 @@ from cyclegan_fast.translate import main
 from cyclegan_fast.translation.plan import ImageOptions, plan
 from cyclegan_fast.translation.video import encoding
 from tests.cyclegan_fast.translation.video.clips import packets_of, pictures, read_clip, times_of, write_clip
-from tests.cyclegan_fast.translation.video.conftest import negate, negate_apart
+from tests.cyclegan_fast.translation.video.negatives import negate, negate_apart
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 EXACT = {"codec": "ffv1", "pix_fmt": "bgr0"}
