@@ -34,7 +34,7 @@ MOST_TILES = 100_000
 TISSUE_ENDINGS: dict[DomainName, str] = {"A": ".png", "B": ".tif"}
 """The formats of the domains' files."""
 ABSORPTION = np.array([[0.650, 0.704, 0.286], [0.268, 0.570, 0.776]])
-"""How strongly haematoxylin and DAB absorb red, green and blue: unit vectors [2, 3] of optical densities.
+"""Says how strongly haematoxylin and DAB absorb red, green and blue: unit vectors [2, 3] of optical densities.
 
 They are those of Ruifrok and Johnston as programs for images have them, such as scikit-image's `rgb_from_hdx`.
 """

@@ -30,7 +30,7 @@ _ONE_AT_A_TIME: dict[str, Any] = {
     "concurrency_id": "generator",
     "api_visibility": "private",
 }
-"""How all events run that translate: there is one generator in memory."""
+"""Lets events that translate run one by one: there is one generator in memory."""
 _KEPT_S = 3600
 """seconds after which what visitors sent is removed; at the end of the demo all of it is"""
 

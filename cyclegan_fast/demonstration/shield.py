@@ -11,7 +11,7 @@ _PATHS = re.compile(
     r"|/gradio_api/file=(?!\w+:).*",  # a file that was sent or made, and no address elsewhere
     re.DOTALL,
 )
-"""What is answered. Gradio has more: a proxy, addresses that it fetches for whoever asks, histories, editing by
+"""Lists what is answered. Gradio has more: a proxy, addresses that it fetches for whoever asks, histories, editing by
 prompts."""
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "

@@ -16,7 +16,7 @@ ValueRange = tuple[float, float]
 
 SIXTEEN_BITS: ValueRange = (0, 65535)
 SUGGESTS_A_RANGE = "if they are meant to fill another"
-"""What notes have in common that suggest a range for a domain's images."""
+"""Stands in all notes that suggest a range for a domain's images."""
 TABLE_BYTES = 2  # integers up to this size are looked up in a table
 
 

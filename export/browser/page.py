@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from export.source import GeneratorSource
 
 StoredWeights = Literal["int8", "float16"]
-"""How a page stores the weights of convolutions."""
+"""Names how a page stores the weights of convolutions."""
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 _HERE = Path(__file__).parent
 _COMPRESSION = 9

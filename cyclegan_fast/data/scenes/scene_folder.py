@@ -31,7 +31,7 @@ from cyclegan_fast.system.progress import progress_bar
 from cyclegan_fast.system.words import counted
 
 LEVEL_WITHIN = 1.2
-"""How many times as far or as near the pixels of a level may be as was asked for."""
+"""Bounds how many times as far or as near the pixels of a level may be as was asked for."""
 
 
 class Surveyed(NamedTuple):

@@ -25,7 +25,7 @@ _EXACT = (
     | Interpolation.FULL_CHR_H_INP
     | Interpolation.BITEXACT
 )
-"""What swscale needs to round right, and to give the same samples on every processor."""
+"""Tells swscale to round right, and to give the same samples on every processor."""
 
 
 class CodedColours(NamedTuple):

@@ -21,7 +21,7 @@ Carried = npt.NDArray[np.float32]
 """The filter's result for a frame before it is rounded, [H, W, 3]: what the next frame is filtered with."""
 
 _SHARPNESS = 50.0
-"""How fast the weight falls with the squared difference of two inputs in [0, 1], as in Lai et al. 2018."""
+"""Says how fast the weight falls with the squared difference of two inputs in [0, 1], as in Lai et al. 2018."""
 _WINDOW = 5
 """The side in pixels of the window in which that difference is averaged, so that noise is no change."""
 
