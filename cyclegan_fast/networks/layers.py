@@ -98,9 +98,12 @@ def initialise(network: nn.Module, init_type: InitType = "normal", gain: float =
     """Draw new weights, by default N(0, 0.02) (Zhu et al. 2017, section 7.1); biases become 0.
 
     "xavier" and "kaiming" are normal distributions, too, the latter of fan in and without a gain. Scales of batch norms
-    are N(1, gain).
+    are N(1, gain). Weights on PyTorch's device "meta" have no values to draw: to draw them all the same would import
+    PyTorch's compiler, two seconds of each command.
     """
     for module in network.modules():
+        if any(weight.is_meta for weight in module.parameters(recurse=False)):
+            continue
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.weight, 1.0, gain)
         elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d):

@@ -419,11 +419,16 @@ def test_files_that_cannot_be_read_are_left_to_those_who_read_them(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_many_tiny_files_take_seconds(tmp_path: Path) -> None:
-    """Links to a few files stand for 8,192: a quarter of a millisecond each is 16 seconds for 65,536."""
+def test_many_tiny_files_take_little_more_than_to_decode_them(tmp_path: Path) -> None:
+    """Links to a few files stand for 8,192; Pillow alone reads the same ones beside it, whatever the processor."""
     root = data_set(tmp_path, {f"{index}.png": ramp("uint16", 0, 4095, size=(8, 8)) for index in range(4)})
     for index in range(4, 8192):
         (root / "trainA" / f"{index}.png").hardlink_to(root / "trainA" / f"{index % 4}.png")
     begun = time.process_time()
     assert options_of_files(config_of(root), paired=False)["range_a"] == (0, 65535)
-    assert time.process_time() - begun < 8192 * 0.25e-3
+    ours = time.process_time() - begun
+    begun = time.process_time()
+    for path in (root / "trainA").iterdir():
+        with Image.open(path) as image:
+            np.asarray(image).max()
+    assert ours < 2.5 * (time.process_time() - begun)
