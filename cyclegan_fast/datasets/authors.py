@@ -1,9 +1,7 @@
 """Downloads the authors' data sets and trained generators, checks them, and says how to use them."""
 
 import difflib
-import fcntl
 import json
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -31,6 +29,7 @@ from cyclegan_fast.datasets.published import (
 from cyclegan_fast.datasets.web import is_web_address
 from cyclegan_fast.images.folders import listed_images
 from cyclegan_fast.system.errors import UserError, printable
+from cyclegan_fast.system.file_locks import locked_file
 from cyclegan_fast.system.files import beside, sha256_of
 from cyclegan_fast.system.ranges import check_fields
 
@@ -243,14 +242,7 @@ def _locked(target: Path) -> Iterator[None]:
     """Hold a lock on `target`; raises UserError where another process fetches the same."""
     target.parent.mkdir(parents=True, exist_ok=True)
     path = beside(target, ".", ".lock")
-    with open(path, "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # A lock file that its last holder removed after it was opened here locks nothing.
-            if not path.exists() or not os.path.samestat(path.stat(), os.fstat(lock.fileno())):
-                raise BlockingIOError
-        except BlockingIOError:
-            raise UserError(f"another process is fetching {target}: wait for it, or name another --out") from None
+    with locked_file(path, f"another process is fetching {target}: wait for it, or name another --out"):
         try:
             yield
         finally:

@@ -1,6 +1,5 @@
 """Opens a run's folder: one process claims it, continues where it was interrupted, and never overwrites it."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ from cyclegan_fast.runs import CONFIG, METRICS, RESULTS, TRACKED
 from cyclegan_fast.system.distributed import ALONE, Ranks
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.fault_points import fault_point
+from cyclegan_fast.system.file_locks import is_file_at, locked_file
 from cyclegan_fast.system.files import LONGEST_SHOWN, make_folder, remove
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.training.extension import ends_alike, ends_no_earlier, with_end_of
@@ -30,8 +30,9 @@ from cyclegan_fast.training.health.rollback import finish_going_back
 from cyclegan_fast.training.history.resumable import check_resumable
 from cyclegan_fast.training.history.shares import RankShares
 
+_LOCK = ".lock"
 ANOTHER = "give --name NEW for another run"
-UNSAVED = frozenset({CONFIG, METRICS, TRACKED, ".lock", "tensorboard", "wandb", "samples", "index.html"})
+UNSAVED = frozenset({CONFIG, METRICS, TRACKED, _LOCK, "tensorboard", "wandb", "samples", "index.html"})
 """The names that a run's folder may hold while nothing in it is worth keeping."""
 
 # Fields that change no file of a run, and its results by rounding at the most.
@@ -71,7 +72,7 @@ class RunFolder:
     path: Path
     checkpoint: RunCheckpoint | None
     warnings: list[str]
-    lock: IO[str] | None
+    lock: IO[bytes] | None
 
     def __enter__(self) -> Self:
         return self
@@ -92,7 +93,7 @@ class RunFolder:
         if self.lock is None:
             return
         begins_anew = "nothing of it is kept; the same command begins it anew"
-        if (self.path / ".lock").exists() and not _is_lock_of(self.path, self.lock):
+        if (self.path / _LOCK).exists() and not is_file_at(self.path / _LOCK, self.lock):
             raise GoneRun(f"{self.path} was removed while it was trained, and another process has made it again")
         if not self.path.is_dir():
             raise GoneRun(f"{self.path} was removed or moved while it was trained: at its place {begins_anew}")
@@ -245,25 +246,9 @@ def open_run(config: Config) -> RunFolder:
         raise
 
 
-def _claim(path: Path) -> IO[str]:
+def _claim(path: Path) -> IO[bytes]:
     fault_point("run_folder", "before_lock")
-    lock = open(path / ".lock", "w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise UserError(f"another process is training {path}; {ANOTHER}") from None
-    if not _is_lock_of(path, lock):
-        lock.close()  # its holder removed the folder just now, and another process may make it again
-        raise UserError(f"another process was in {path} at the same time; run the command again")
-    return lock
-
-
-def _is_lock_of(path: Path, lock: IO[str]) -> bool:
-    try:
-        return os.path.samestat(os.fstat(lock.fileno()), (path / ".lock").stat())
-    except FileNotFoundError:
-        return False
+    return locked_file(path / _LOCK, f"another process is training {path}; {ANOTHER}")
 
 
 def _checkpoint_to_continue(path: Path, config: Config, warnings: list[str]) -> RunCheckpoint | None:

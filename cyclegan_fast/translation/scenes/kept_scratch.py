@@ -8,7 +8,6 @@ as one that is not kept. The journal has a digest of its own and a checksum of e
 told and not translated.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ import torch
 from torch import nn
 
 from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.file_locks import locked_file
 from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.translation.strips.scratch_file import KeptStatistics, RowBytes, ScratchFile, StoredActivation
 
@@ -130,15 +130,8 @@ class KeptScratchFile(ScratchFile):
         self._left = []
 
     def _opened(self) -> IO[bytes]:
-        file = open(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.close()
-            raise UserError(
-                f"another process is at this translation, with {self._path}: wait for it, or end it"
-            ) from error
-        return file
+        refusal = f"another process is at this translation, with {self._path}: wait for it, or end it"
+        return locked_file(self._path, refusal, permissions=0o600)
 
 
 def identity_of(network: nn.Module, facts: Iterable[object]) -> str:

@@ -4,15 +4,14 @@ They lie in a hidden folder: a file for each segment, named by its first frame; 
 carries from frame to frame; and a file that says what all of it depends on.
 """
 
-import fcntl
 import json
 import shutil
 from pathlib import Path
-from typing import IO, Self
+from typing import Self
 
 import numpy as np
 
-from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.file_locks import locked_file
 from cyclegan_fast.system.files import beside, replacing, write_atomically
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.translation.video.encoding import times_beside
@@ -21,6 +20,7 @@ from cyclegan_fast.translation.video.steady import Carried
 SEGMENT_FRAMES = 48
 """The frames of a segment: at most so many are translated again, and so many apart are the key frames of H.264."""
 _IDENTITY = "identity"
+_LOCK = "lock"
 
 
 class KeptSegments:
@@ -38,7 +38,9 @@ class KeptSegments:
     def __init__(self, target: Path, identity: str) -> None:
         self.folder = folder_of_segments(target)
         self.folder.mkdir(exist_ok=True)
-        self._lock = self._locked()
+        self._lock = locked_file(
+            self.folder / _LOCK, f"another process is at this translation, with {self.folder}: wait for it, or end it"
+        )
         path = self.folder / _IDENTITY
         known = path.read_text() if path.exists() else None
         self.begun_anew = known not in (None, identity)
@@ -100,20 +102,6 @@ class KeptSegments:
         if not paths:
             return 0
         return int(paths[-1].stem) + len(json.loads(times_beside(paths[-1]).read_bytes()))
-
-    def _locked(self) -> IO[bytes]:
-        file = open(self.folder / _LOCK, "wb")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.close()
-            raise UserError(
-                f"another process is at this translation, with {self.folder}: wait for it, or end it"
-            ) from error
-        return file
-
-
-_LOCK = "lock"
 
 
 def folder_of_segments(target: Path) -> Path:
