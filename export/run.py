@@ -140,7 +140,7 @@ def translate_exported(command: RunCommand) -> int:
         value_range = (options.range[0], options.range[1]) if options.range else None
         summaries: list[Summary] = []
         if videos:
-            identity = f"{sha256_of(file)} {means}"
+            identity = f"{sha256_of(file)} {means} {command.threads}"
             plan_of_videos = VideoPlan(options, size, SIDE_MULTIPLE, options.batch_size, identity)
             summaries += [translate_all_videos(translator, videos, plan_of_videos, are_all=not images)]
         if images:
