@@ -20,6 +20,9 @@ _FLAGS = """--preset demo --load-size 36 --crop-size 32 --ngf 4 --ndf 4 --genera
 TINY = tuple(_FLAGS.split())
 """A training of 40 steps that saves, samples and reports often, in a few seconds."""
 
+_LATE = ("torch._inductor", "torch.distributed.nn", "torch.utils.tensorboard", "tyro.constructors", "tyro._backends")
+"""Modules that commands import on their way: seconds of each forked process, unless they are there before."""
+
 EXCUSE = "error:"
 TRACE = "Traceback (most recent call last)"
 
@@ -69,6 +72,8 @@ def begin(module: str, arguments: Sequence[str], folder: Path, *, prepare: Calla
     `.said.err` of the folder.
     """
     main = importlib.import_module(module).main
+    for late in _LATE:
+        importlib.import_module(late)
     sys.stdout.flush()
     sys.stderr.flush()
     process = os.fork()

@@ -1,6 +1,5 @@
 """Says what a run of a training left that must not depend on the faults that struck it, and where two runs differ."""
 
-import importlib
 import json
 import re
 from pathlib import Path
@@ -10,9 +9,6 @@ import torch
 import yaml
 
 from cyclegan_fast.checkpoint.files import load
-
-for _late in ("torch.distributed.nn", "torch.utils.tensorboard", "torchmetrics"):
-    importlib.import_module(_late)  # a training imports them on its way: each forked one would take a second longer
 
 CLOCKS = {"elapsed_s", "since_s", "step_ms", "images_per_s", "peak_gib", "training_s"}
 FREE = {"name", "runs", "workers", "cache_dir", "cache_gib"}
