@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -25,12 +25,12 @@ class Body:
     wheels: tuple[float, ...]
     wheel_radius: float = 0.32
 
-    @property
+    @cached_property
     def length(self) -> float:
         """Length from bumper to bumper."""
         return max(x for x, _ in self.profile)
 
-    @property
+    @cached_property
     def height(self) -> float:
         """Height from the ground to the roof."""
         return max(y for _, y in self.profile)
