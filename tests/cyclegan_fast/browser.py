@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -39,12 +39,17 @@ def opened_browser(
 ) -> Iterator[tuple["Page", list[str]]]:
     """Yield a page in a browser of its own, and the list of its errors.
 
-    Errors are exceptions that no script caught, and what the page logs as an error.
-
     Args:
         arguments: further arguments of Chromium's command line.
         offline: whether the browser has no network.
     """
+    with opened_chromium(arguments) as chromium, opened_page(chromium, width, height, offline=offline) as opened:
+        yield opened
+
+
+@contextmanager
+def opened_chromium(arguments: Sequence[str] = ()) -> Iterator["Browser"]:
+    """Yield a browser, which takes two seconds to start; `asyncio.run` fails in this thread as long as it is open."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -52,13 +57,28 @@ def opened_browser(
             executable_path=find_chromium(), chromium_sandbox=os.geteuid() != 0, args=[*arguments]
         )
         try:
-            page = chromium.new_page(viewport={"width": width, "height": height}, offline=offline)
-            errors: list[str] = []
-            page.on("pageerror", lambda error: errors.append(str(error)))
-            page.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
-            yield page, errors
+            yield chromium
         finally:
             chromium.close()
+
+
+@contextmanager
+def opened_page(
+    chromium: "Browser", width: int = 1280, height: int = 800, *, offline: bool = False
+) -> Iterator[tuple["Page", list[str]]]:
+    """Yield a page that shares no cookies, storage or scripts with others of its browser, and the list of its errors.
+
+    Errors are exceptions that no script caught, and what the page logs as an error.
+    """
+    context = chromium.new_context(viewport={"width": width, "height": height}, offline=offline)
+    try:
+        page = context.new_page()
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
+        yield page, errors
+    finally:
+        context.close()
 
 
 def wait_for(page: "Page", script: str, timeout_s: float = 60.0) -> None:

@@ -48,7 +48,7 @@ class Disks:
 
     def train(self, runs: Path, prepare: Callable[[], None] = nothing) -> Ended:
         """Start the training of `runs/run`, or continue it."""
-        flags = ["--data", str(self.data), *TINY, "--evaluate-every", "20"]
+        flags = ["--data", str(self.data), *TINY, "--evaluate-every", "12"]
         return run(TRAIN, [*flags, "--runs", str(runs), "--name", "run"], self.work, prepare=prepare)
 
     def judge(self, what: str, runs: Path, ended: Ended, make_room: Callable[[], None] = nothing) -> None:
@@ -194,7 +194,7 @@ def make(tally: Tally, work: Path, count: int, chance: random.Random) -> None:
     disks = Disks(tally, work, photos_in(work), {})
     first = run(
         TRAIN,
-        ["--data", str(disks.data), *TINY, "--evaluate-every", "20", "--runs", str(work / "runs"), "--name", "whole"],
+        ["--data", str(disks.data), *TINY, "--evaluate-every", "12", "--runs", str(work / "runs"), "--name", "whole"],
         work,
     )
     if first.status:
@@ -213,7 +213,7 @@ def make(tally: Tally, work: Path, count: int, chance: random.Random) -> None:
 
     kinds: dict[str, Callable[[], None]] = {
         "part": lambda: disks.read_only_part(chance.choice(CONTINUED)),
-        "removed": lambda: disks.removed(chance.choice([".", ".", "checkpoints", "samples"]), chance.randint(1, 38)),
+        "removed": lambda: disks.removed(chance.choice([".", ".", "checkpoints", "samples"]), chance.randint(1, 22)),
         "file size": some_file_size,
         "descriptors": lambda: disks.limit(
             resource.RLIMIT_NOFILE, chance.choice([64, 24, 16, 12, 10, 8]), "descriptors"

@@ -60,7 +60,7 @@ def counting_operations(into: Path) -> Callable[[], None]:
 def make(tally: Tally, work: Path, count: int, chance: random.Random) -> None:
     """Kill trainings `count` times in all, or a few times more."""
     data = photos_in(work)
-    flags = ["--data", str(data), *TINY, "--evaluate-every", "20", "--runs", str(work / "runs"), "--name"]
+    flags = ["--data", str(data), *TINY, "--evaluate-every", "12", "--runs", str(work / "runs"), "--name"]
     train = "cyclegan_fast.train"
     counted = work / "operations"
     whole = run(train, [*flags, "whole"], work, prepare=counting_operations(counted))

@@ -139,7 +139,8 @@ def test_a_signal_stops_a_plan_after_the_step(
     assert "the same command continues" in capsys.readouterr().out
     assert load(out / "runs" / "gan-alone-seed0" / "checkpoints" / "last.pt")["log"]["step"] == 3
     assert "Not run: CoGAN, BiGAN/ALI" in (out / "report.md").read_text()
-    assert_continued(place, out)
+    if number == signal.SIGTERM:  # what is there after the other one is the same
+        assert_continued(place, out)
 
 
 def assert_continued(place: Path, out: Path) -> None:

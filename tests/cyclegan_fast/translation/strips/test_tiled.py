@@ -1,6 +1,7 @@
 """Translation in strips: the same numbers as the whole image at once, in bounded memory, and nothing left behind."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -127,7 +128,7 @@ def test_statistics_of_strips_are_those_of_the_whole() -> None:
 # --- memory --------------------------------------------------------------------------------------------------------
 
 PEAKS = """
-import sys
+import os, sys
 from pathlib import Path
 import numpy as np, torch
 from cyclegan_fast.networks.resnet import ResnetGenerator
@@ -136,20 +137,27 @@ from cyclegan_fast.translation.on_device import TorchTranslator
 
 torch.set_num_threads(1)
 network, device = ResnetGenerator(width=8, blocks=1), torch.device("cpu")
-image = np.random.default_rng(0).integers(0, 256, (1, int(sys.argv[1]), 512, 3), dtype=np.uint8)
 for translator in (
-    TiledTranslator(network, device, torch.float32, Path(sys.argv[2]), 4 * 2**20),
+    TiledTranslator(network, device, torch.float32, Path(sys.argv[1]), 4 * 2**20),
     TorchTranslator(network, device, torch.float32),
 ):
-    translator(image)
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    print("peak", int(status["VmHWM"].split()[0]))
+    for height in map(int, sys.argv[2:]):
+        if process := os.fork():
+            assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+            continue
+        translator(np.random.default_rng(0).integers(0, 256, (1, height, 512, 3), dtype=np.uint8))
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        print("peak", int(status["VmHWM"].split()[0]), flush=True)
+        os._exit(0)
 """
 
 
-def peaks_mib(height: int, scratch: Path) -> list[float]:
-    """Return the peaks of a process that translates an image of 512 columns in strips, and then at once."""
-    command = [sys.executable, "-c", PEAKS, str(height), str(scratch)]
+def peaks_mib(heights: list[int], scratch: Path) -> list[float]:
+    """Return the peaks of processes that translate an image of 512 columns in strips, then of others at once.
+
+    Each begins with the memory of one that has only imported what they need.
+    """
+    command = [sys.executable, "-c", PEAKS, str(scratch), *map(str, heights)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
     return [int(line.split()[1]) / 1024 for line in ended.stdout.splitlines() if line.startswith("peak")]
 
@@ -157,9 +165,9 @@ def peaks_mib(height: int, scratch: Path) -> list[float]:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux says what the peak of a process was")
 def test_memory_does_not_grow_with_the_image(tmp_path: Path) -> None:
     images_mib = 6 * 512 * (1536 - 384) / 2**20  # an image and its translation, in memory either way
-    small, large = peaks_mib(384, tmp_path), peaks_mib(1536, tmp_path)
-    assert large[0] - small[0] < images_mib + 4
-    assert large[1] - small[1] > 10 * images_mib
+    small_in_strips, large_in_strips, small, large = peaks_mib([384, 1536], tmp_path)
+    assert large_in_strips - small_in_strips < images_mib + 4
+    assert large - small > 10 * images_mib
 
 
 def tensors_of_strips(upsampling: Upsampling, scratch: Path) -> tuple[int, TiledTranslator]:
@@ -232,36 +240,26 @@ def test_too_little_disk_is_refused_before_anything_is_written(
     assert len(peaks) == 1, "no second file was opened"
 
 
-FULL_DISK = """
-import resource, sys
-import torch
-from cyclegan_fast.translate import main
-
-torch.set_num_threads(1)
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-sys.exit(main(sys.argv[1:]))
-"""
-
-
 @pytest.fixture
 def scratch(tmp_path: Path) -> Path:
     (folder := tmp_path / "scratch").mkdir()
     return folder
 
 
-def test_a_full_disk_gives_one_line_and_leaves_nothing(tmp_path: Path, weights: Path, scratch: Path) -> None:
+def test_a_full_disk_gives_one_line_and_leaves_nothing(
+    tmp_path: Path, weights: Path, scratch: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Limits the size of files in the place of a disk, as in test_translate.py; the image needs 29 kB."""
     source = draw(tmp_path / "image.png", 64, 56)
     flags = ["--checkpoint", weights, "--out", tmp_path / "out", "--tile", "--scratch", scratch, "--device", "cpu"]
-    ended = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(source), *map(str, flags)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert ended.returncode == 2, ended.stderr
-    assert ended.stderr == f"error: no scratch file in {scratch}: File too large; give another folder by --scratch\n"
+    limit, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, most))
+    try:
+        assert main([str(source), *map(str, flags)]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+    said = capsys.readouterr().err
+    assert said == f"error: no scratch file in {scratch}: File too large; give another folder by --scratch\n"
     assert names(scratch) == set()
     assert names(tmp_path / "out") == set()
 
