@@ -97,7 +97,7 @@ def test_every_other_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "stained_tissue": ["--side", "36", "--count", "3"],
         "earth": ["--side", "36", "--count", "3"],
         "download": ["--list"],  # there is no network
-        "train": [*TINY, "--max-steps", "2"],
+        "train": [*TINY, "--max-steps", "2", "--evaluate-images", "2"],
         "translate": [],
         "gatys": ["--size", "32", "--steps", "2"],
         "experiments tables": [*FEW, "--size", "32", "--load-size", "32", "--ngf", "2", "--ndf", "2", "--steps", "2"],
@@ -124,7 +124,7 @@ def test_every_other_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         if kind(command) == "train" and command[3:] == ["--data", "FOLDER", "--amp"]:
             arguments += ["--name", "sample-photos-demo"]
         elif kind(command) == "train" and command[3:] == ["--data", "earth"]:
-            arguments += ["--name", "earth"]
+            arguments += ["--name", "earth", "--max-images", "3"]
         elif kind(command) == "train" and not {"--name", "--method", "--task"} & {*arguments}:
             arguments += ["--name", "run" + "-".join(command[5:])]
         if kind(command) == "perceptual_study analyse":

@@ -31,13 +31,14 @@ def check_built_in(config: DataConfig, *, paired: bool) -> None:
 
 def built_in_training(config: DataConfig) -> tuple[ImageArray, ImageArray]:
     """Make the training images of A and of B, `load_size` x `load_size`; raises UserError as `check_built_in` does."""
-    first = slice(config.max_images)
     if config.is_earth:
         with waiting("cutting out photographs and maps of the Earth"):
-            made = earth.cut_training_images(config.load_size)
-        return ImageArray(made.photographs[first], "A"), ImageArray(made.maps[first], "B")
+            count = min(earth.TRAINING_IMAGES, config.max_images or earth.TRAINING_IMAGES)
+            made = earth.cut_training_images(config.load_size, count)
+        return ImageArray(made.photographs, "A"), ImageArray(made.maps, "B")
     with waiting("drawing the embedded images"):
         photos = sample_photos.make_training(config.load_size)
+    first = slice(config.max_images)
     return ImageArray(photos.photographs[first], "A"), ImageArray(photos.drawings[first], "B")
 
 

@@ -41,6 +41,8 @@ STRONGER = np.array([[1.93, 0.12, 0.49], [-0.59, 1.45, -1.94], [-0.04, -0.18, 2.
 Fitted by least squares to eight places. Their forests differ from the sea in blue alone, which makes the two easy to
 exchange: (121, 169, 148) is the Amazon and (120, 168, 205) the Pacific. They become (71, 151, 57) and (68, 139, 213).
 """
+TRAINING_IMAGES = 500
+"""How many photographs, and how many maps, a training by the name of the data set has."""
 CONTINENTS = {
     "americas": View(8.0, -85.0, 412, 316),
     "old-world": View(22.0, 75.0, 372, 432),
@@ -179,21 +181,21 @@ def _coasts(world: World, draw: Callable[[], View], count: int) -> list[View]:
     return found
 
 
-def cut_training_images(side: int, count: int = 500, seed: int = 0) -> EarthImages:
+def cut_training_images(side: int, count: int = TRAINING_IMAGES, seed: int = 0, world: World | None = None) -> EarthImages:
     """Cut out `count` photographs and `count` maps of other places, `side` x `side` pixels: there are no pairs.
 
-    Raises UserError where the images of the Earth are not installed, or `side` does not fit into a cell.
+    Raises UserError where `side` does not fit into a cell, or, without `world`, as `read_world` does.
     """
-    world = read_world()
+    world = world or read_world()
     views_A, views_B = training_views(world, side, count, seed)
     return EarthImages(
         np.stack([photograph_of(world, view) for view in views_A]), np.stack([map_of(world, view) for view in views_B])
     )
 
 
-def cut_test_images(side: int, count: int = 48, seed: int = 0) -> EarthImages:
-    """Cut out `count` photographs of the Americas, and their maps; raises UserError as `read_world` does."""
-    world = read_world()
+def cut_test_images(side: int, count: int = 48, seed: int = 0, world: World | None = None) -> EarthImages:
+    """Cut out `count` photographs of the Americas, and their maps; without `world` raises what `read_world` does."""
+    world = world or read_world()
     views = held_out_views(world, side, count, seed)
     return EarthImages(
         np.stack([photograph_of(world, view) for view in views]), np.stack([map_of(world, view) for view in views])
@@ -205,7 +207,8 @@ def write_earth(out: Path, side: int, count: int) -> int:
 
     Raises UserError where `side`, in pixels, or `count` makes no sense, or the images of the Earth are not installed.
     """
-    training, test, world = cut_training_images(side, count), cut_test_images(side), read_world()
+    world = read_world()  # once: it takes seconds
+    training, test = cut_training_images(side, count, world=world), cut_test_images(side, world=world)
     for name, images in {
         "trainA": training.photographs,
         "trainB": training.maps,

@@ -2,25 +2,32 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 Judge = Callable[[str], None]
-"""Fails unless the campaign of that name made its faults, and none failed"""
+"""Waits for the end of the campaign of that name; fails where that does not come, or one of its faults failed."""
 
 
 @pytest.fixture(scope="module")
-def judge(request: pytest.FixtureRequest) -> Judge:
+def judge(request: pytest.FixtureRequest) -> Iterator[Judge]:
+    """Makes the campaigns one after another in the order of their tests, each of which waits for its own."""
     items = [item for item in request.session.items if item.path == request.path and isinstance(item, pytest.Function)]
-    names = [item.callspec.params["name"] for item in items]
-    command = [sys.executable, "-m", "tests.faults", *map(str, names), "--few"]
-    ended = subprocess.run(command, capture_output=True, text=True)
-    lines = ended.stdout.splitlines()
+    names = [str(item.callspec.params["name"]) for item in items]
+    command = [sys.executable, "-m", "tests.faults", *names, "--few"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
 
-    def has_no_failure(name: str) -> None:
-        said = [line for line in lines if line.startswith((f"{name}: ", f"FAILED {name}: "))]
-        assert said, f"{name} came to no end; the process ended with {ended.returncode}: {ended.stderr[-4000:]}"
-        assert ", 0 failed (" in said[-1], "\n".join(said)
+        def has_no_failure(name: str) -> None:
+            assert process.stdout is not None
+            said = []
+            for line in process.stdout:
+                said.append(line)
+                if line.startswith(f"{name}: ") and " faults, " in line:
+                    break
+            else:
+                pytest.fail(f"{name} came to no end; the process ended with {process.wait()}: {''.join(said)[-8000:]}")
+            assert ", 0 failed (" in line, "".join(said)[-8000:]
 
-    return has_no_failure
+        yield has_no_failure
+        process.kill()  # where a test ended before its campaign

@@ -242,10 +242,10 @@ def test_data_earth_is_opened_by_its_name_unless_a_folder_has_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     config = DataConfig(data=Path("earth"), load_size=24, crop_size=24, max_images=2)
-    monkeypatch.setattr(earth, "cut_training_images", lambda side: _few(side))
+    monkeypatch.setattr(earth, "cut_training_images", lambda side, count: _few(side, count))
     data = open_data(config, seed=0)
     np.testing.assert_array_equal(data.training.images_A[1], _few(24).photographs[1])
-    assert len(data.training.images_B) == 2
+    assert len(data.training.images_B) == 2  # no more are made
     assert data.tests.A is not None
     assert data.tests.A.truth is not None
     (tmp_path / "earth").mkdir()
@@ -253,9 +253,9 @@ def test_data_earth_is_opened_by_its_name_unless_a_folder_has_it(
         check_data(config)
 
 
-def _few(side: int) -> earth.EarthImages:
+def _few(side: int, count: int = 2) -> earth.EarthImages:
     random = np.random.default_rng(3)
-    images = random.integers(0, 256, (2, 3, side, side, 3)).astype(np.uint8)
+    images = random.integers(0, 256, (2, count, side, side, 3)).astype(np.uint8)
     return earth.EarthImages(*images)
 
 
