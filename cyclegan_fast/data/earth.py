@@ -181,7 +181,9 @@ def _coasts(world: World, draw: Callable[[], View], count: int) -> list[View]:
     return found
 
 
-def cut_training_images(side: int, count: int = TRAINING_IMAGES, seed: int = 0, world: World | None = None) -> EarthImages:
+def cut_training_images(
+    side: int, count: int = TRAINING_IMAGES, seed: int = 0, world: World | None = None
+) -> EarthImages:
     """Cut out `count` photographs and `count` maps of other places, `side` x `side` pixels: there are no pairs.
 
     Raises UserError where `side` does not fit into a cell, or, without `world`, as `read_world` does.

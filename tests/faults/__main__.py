@@ -12,7 +12,9 @@ from pathlib import Path
 from tests.faults.harness import Campaign, Tally
 
 NAMES = sorted(
-    path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith(("_", "test_", "harness", "conftest"))
+    path.stem
+    for path in Path(__file__).parent.glob("*.py")
+    if not path.stem.startswith(("_", "test_", "harness", "conftest"))
 )
 """The files of this folder that have a `CAMPAIGN`."""
 

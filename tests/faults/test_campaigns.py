@@ -1,4 +1,4 @@
-"""Makes a few faults of each campaign that needs no long training: none may be lost, wrong in silence, or a traceback."""
+"""Makes a few faults of each campaign that hardly trains: nothing may be lost, or wrong in silence, or end in a trace."""
 
 import pytest
 
