@@ -18,6 +18,8 @@ NOT_INSTALLED = pytest.StashKey[set[str]]()
 
 LONGEST_FIRST = (
     "cyclegan_fast/system/test_distributed.py",
+    "faults/test_campaigns_of_trainings.py",
+    "faults/test_campaigns.py",
     "kernels/test_aot.py",
     "cyclegan_fast/training/test_train.py",
     "bench/test_pytest_bench.py",

@@ -1,4 +1,4 @@
-"""Makes a few faults of each campaign that hardly trains: nothing may be lost, or wrong in silence, or end in a trace."""
+"""Makes a few faults of each campaign that hardly trains: none may lose anything, be silent, or end in a traceback."""
 
 import pytest
 
