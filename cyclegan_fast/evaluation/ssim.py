@@ -22,7 +22,8 @@ def ssim_map(images: Tensor, others: Tensor) -> Tensor:
     moments = torch.cat([one, other, one * one, other * other, one * other])
     channels = images.size(1)
     window = _window(images.device).expand(channels, 1, -1, -1)
-    mean, other_mean, square, other_square, product = F.conv2d(moments, window, groups=channels).split(len(images))
+    means = F.conv2d(moments, window, groups=channels)
+    mean, other_mean, square, other_square, product = torch.split(means, len(images))
     variance = (square - mean.square()).clamp_min(0.0)  # below 0 by rounding alone
     other_variance = (other_square - other_mean.square()).clamp_min(0.0)
     covariance = product - mean * other_mean
