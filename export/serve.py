@@ -71,13 +71,16 @@ def serve(command: ServeCommand) -> int:
     check_threads(command.threads)
     require_packages()
     from cyclegan_fast.system.sockets import bound_socket
-    from export.serving.measurements import JsonLines
+    from export.serving.json_lines import STANDARD_OUTPUT, JsonLines
     from export.serving.models import load_models
     from export.serving.server import run_service
 
     notes: list[str] = []
-    lines = JsonLines()
-    with bound_socket(command.host, command.port) as listening, ExitStack() as closing:
+    with (
+        bound_socket(command.host, command.port) as listening,
+        JsonLines(None if sys.stdout is None else STANDARD_OUTPUT) as lines,
+        ExitStack() as closing,
+    ):
         with waiting(f"loading {counted(len(command.files), 'generator')}"):
             models = load_models(
                 command.files,

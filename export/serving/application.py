@@ -29,7 +29,8 @@ from export.serving.answers import MEDIA_TYPES, accepted, encoded_answer
 from export.serving.batching import BatchedResult, Batcher
 from export.serving.forms import FIELD, image_in
 from export.serving.gate import RECORD, TRANSLATE, Gate
-from export.serving.measurements import JsonLines, Measurements
+from export.serving.json_lines import JsonLines
+from export.serving.measurements import Measurements
 from export.serving.models import ServedModel, model_asked_for
 from export.serving.refusal import RefusalAnswer, RequestRefused, error_body, phrase_of
 from export.serving.service_options import BatchOptions, ServingLimits

@@ -10,7 +10,8 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from export.serving.measurements import JsonLines, Measurements
+from export.serving.json_lines import JsonLines
+from export.serving.measurements import Measurements
 from export.serving.rate_limit import RateLimiter
 from export.serving.refusal import RefusalAnswer, RequestRefused
 from export.serving.service_options import ServingLimits

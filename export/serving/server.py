@@ -13,7 +13,7 @@ from cyclegan_fast.system.words import counted
 from export.serving.application import make_application
 from export.serving.connections import guarded_protocol
 from export.serving.gate import Gate
-from export.serving.measurements import JsonLines, ServerLogHandler
+from export.serving.json_lines import JsonLines, ServerLogHandler
 from export.serving.models import ServedModel
 from export.serving.service_options import BatchOptions, ServingLimits
 
