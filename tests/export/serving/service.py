@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from cyclegan_fast.images.pixel_type import RGB, PixelType, SampleArray
-from cyclegan_fast.system.sockets import bound_socket
+from cyclegan_fast.system.sockets import AllowedHosts, bound_socket
 from cyclegan_fast.translation.translator import FunctionTranslator
 from export.serving.application import make_application
 from export.serving.json_lines import JsonLines
@@ -145,6 +145,7 @@ def running(
     batches: BatchOptions | None = None,
     expected_status: int = 0,
     lines: JsonLines | None = None,
+    allowed_hosts: Sequence[str] = (),
     **limits: Any,
 ) -> Iterator[Service]:
     """Run a service, which at the end must stop by itself, with the expected status.
@@ -156,7 +157,8 @@ def running(
     log = Log()
     with closing(log), lines or JsonLines(log.descriptor) as lines, bound_socket("127.0.0.1", 0) as listening:
         stop, status = threading.Event(), list[int]()
-        gate = make_application(models or [model_of()], allowed, batches or BatchOptions(), lines)
+        hosts = AllowedHosts.of(listening, allowed_hosts)
+        gate = make_application(models or [model_of()], allowed, batches or BatchOptions(), lines, hosts)
         thread = threading.Thread(
             target=lambda: status.append(asyncio.run(serve_until(stop.is_set, gate, listening, allowed, lines)))
         )
