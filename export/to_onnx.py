@@ -132,18 +132,19 @@ def float32_graph(network: "ResnetGenerator") -> "ModelProto":
     return weighted if channels == (RGB.channels, RGB.channels) else with_channels(weighted, *channels)
 
 
-@lru_cache(
-    maxsize=1
-)  # both directions of a run have one graph but for channels, and tracing takes longer than the rest
+@lru_cache(maxsize=4)  # directions of a run, and runs of one kind, have one graph; tracing takes longer than the rest
 def _traced(width: int, blocks: int, norm: "Norm", upsampling: "Upsampling", is_folded: bool) -> "ModelProto":
-    """Trace a generator of RGB of that width, depth, norm and upsampling; the graph's weights have no meaning."""
+    """Trace a generator of RGB of that width, depth, norm and upsampling; the graph's weights have no meaning.
+
+    It is traced at one size, because its nodes are those of any size: pads and factors of resizing are constants, and
+    `tidy` refuses a node that has a size in it. To follow free sizes through all layers takes four times as long.
+    """
     import torch
 
     from cyclegan_fast.networks.resnet import ResnetGenerator
     from export.graphs.folding import without_norms
     from export.graphs.graph import tidy
 
-    rows, columns = (4 * torch.export.Dim(name, min=2) for name in ("rows", "columns"))
     network = (
         without_norms(width, blocks, upsampling)
         if is_folded
@@ -154,13 +155,11 @@ def _traced(width: int, blocks: int, norm: "Norm", upsampling: "Upsampling", is_
     with _quiet_exporter():
         program = torch.onnx.export(
             network,
-            # There are two images of unequal sides: an export takes a side of one, or two equal sides, for fixed.
-            (torch.zeros(2, 3, 32, 24),),
+            (torch.zeros(1, 3, 32, 32),),
             dynamo=True,
             opset_version=OPSET,
             input_names=[INPUT],
             output_names=[OUTPUT],
-            dynamic_shapes={"image": {0: torch.export.Dim("batch"), 2: rows, 3: columns}},
             verbose=False,
         )
     assert program is not None

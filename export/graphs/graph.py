@@ -25,7 +25,8 @@ def tidy(exported: ModelProto, dimensions: tuple[str | int, ...]) -> ModelProto:
     """Return the exporter's graph with the layers' names and no traces of how it was made.
 
     The exporter writes the paths and lines of source files into every node, and numbers names as it pleases. Input and
-    output get `dimensions`.
+    output get `dimensions`, whatever those of the exporter's are. Raises AssertionError for a node that no generator
+    has, and for one that holds for one size alone.
     """
     nodes = list(exported.graph.node)
     names = dict(_names(nodes))
@@ -76,6 +77,8 @@ def _names(nodes: list[NodeProto]) -> Iterator[tuple[str, str]]:
             layer = _layer(node)
             yield made, layer
         elif node.op_type in MOVES:
+            if node.op_type == "Resize" and len(node.input) != 3:  # image, region, factors; a size would be the fourth
+                raise AssertionError(f"the exporter made a Resize to one size, {list(node.input)}")
             reader = readers[made][0]
             if reader.op_type == "Pad":
                 (reader,) = readers[reader.output[0]]
