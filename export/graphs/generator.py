@@ -31,9 +31,8 @@ def generator_graph(network: "ResnetGenerator") -> ModelProto:
     behind it its `.norm`, `.relu` and, for the sum around a residual block, `.sum`. Batch norms go by each image's own
     statistics, as instance norms with parameters; running ones are folded away before (`export.graphs.folding`).
     """
-    graph = _Layers(
-        {name: value.detach().cpu().float().numpy() for name, value in network.state_dict().items()}, network.norm
-    )
+    weights = {name: value.detach().cpu().float().numpy() for name, value in network.state_dict().items()}
+    graph = _Layers(weights, network.norm)
     by_resizing = network.upsampling == "resize"
     x = graph.convolution(graph.pad(INPUT, "stem", 3), "stem", "stem_norm")
     x = graph.relu(x, "stem")
@@ -99,7 +98,7 @@ class _Layers:
     def convolution(
         self, x: str, layer: str, norm: str, *, stride: int = 1, padding: int = 0, output_padding: int | None = None
     ) -> str:
-        """Convolve x, and normalise it by the network's module `norm`, "" for none; with `output_padding` transposed."""
+        """Convolve x, and normalise it by the module `norm`, "" for none; with `output_padding` transposed."""
         weight, is_normalised = self.tensor(f"{layer}.weight"), bool(norm) and self.norm != "none"
         inputs = [x, weight]
         if f"{layer}.bias" in self.weights and not is_normalised:  # a norm takes away what a bias adds

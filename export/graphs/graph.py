@@ -1,4 +1,4 @@
-"""Checks, reads and writes ONNX graphs whose bytes depend on nothing but the network: names, order, weights, serialisation.
+"""Checks and serialises ONNX graphs, whose bytes depend on nothing but the network.
 
 `generator` makes such a graph; `precision`, `quantisation` and `pixel_io` change it.
 """
