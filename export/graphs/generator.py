@@ -104,7 +104,7 @@ class _Layers:
         if f"{layer}.bias" in self.weights and not is_normalised:  # a norm takes away what a bias adds
             inputs.append(self.tensor(f"{layer}.bias"))
         kernel = self.weights[weight].shape[2:]
-        sizes = {"kernel_shape": kernel, "pads": 4 * [padding], "strides": 2 * [stride]}
+        sizes: dict[str, Any] = {"kernel_shape": kernel, "pads": 4 * [padding], "strides": 2 * [stride]}
         if output_padding is None:
             x, channels = self.node("Conv", inputs, layer, **sizes), self.weights[weight].shape[0]
         else:
