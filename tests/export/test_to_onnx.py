@@ -332,7 +332,6 @@ def test_a_generator_that_resizes_is_exported_as_it_translates(norm: Norm, runni
         assert BARS[precision].failure(parity) is None, (precision, str(parity))
 
 
-@pytest.mark.slow
 def test_running_statistics_have_a_file_of_their_own_and_verify_knows_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
