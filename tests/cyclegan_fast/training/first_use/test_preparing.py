@@ -136,8 +136,8 @@ def test_steps_of_every_method_run_without_memory_and_leave_random_numbers_alone
             data=DataConfig(batch_size=4, channels_a=1, dtype_a="uint16", channels_b=6),
             optimizer=OptimizerConfig(accumulate=2),
         ),
-        Config(networks=NetworkConfig(generator="resnet_6", norm="batch")),
-        Config(networks=NetworkConfig(generator="resnet_6", dropout=True, checkpoint_blocks=True)),
+        Config(networks=NetworkConfig(generator="resnet_6", norm="batch", dropout=True)),
+        Config(networks=NetworkConfig(generator="resnet_6", checkpoint_blocks=True)),
     ],
 )
 def test_steps_of_many_settings_are_listed(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
