@@ -9,7 +9,8 @@ import torch
 
 def _without_compiler(method: Callable[..., Any]) -> Callable[..., Any]:
     """Return a method of an optimiser as it was before PyTorch wrapped it in what imports torch._dynamo."""
-    return inspect.unwrap(method)
+    unwrapped: Callable[..., Any] = inspect.unwrap(method)
+    return unwrapped
 
 
 class _Eager(torch.optim.Optimizer):
