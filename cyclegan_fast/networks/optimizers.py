@@ -1,4 +1,4 @@
-"""Gives PyTorch's optimisers without PyTorch's compiler, which theirs import in order to be left out of its programs."""
+"""Gives PyTorch's optimisers without its compiler, which theirs import in order to be left out of its programs."""
 
 import inspect
 from collections.abc import Callable
