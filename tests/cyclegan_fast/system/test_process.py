@@ -118,7 +118,7 @@ def test_importing_the_package_sets_nothing_and_a_whole_training_needs_no_large_
     assert "reconstructed" in ended.stdout, "it was scored, too"
     variables, packages = json.loads(ended.stdout.splitlines()[-1])
     assert variables == []
-    assert not {"torch._dynamo", "torchmetrics", "matplotlib", "scipy", "pandas", "onnx"} & {*packages}
+    assert not {"torch._dynamo", "pandas", "onnx"} & {*packages}  # torchmetrics brings matplotlib and SciPy
     assert {"torch", "tensorboard"} <= {*packages}
 
 
