@@ -95,7 +95,7 @@ def depth_tints(sea_floor: Pixels, deep: npt.NDArray[np.bool_]) -> Pixels:
     Its relief is so fine that generators answer it with a grid. A smoothed colour is the Gaussian mean, with a standard
     deviation of 44 km at the equator, of the colours around it that are of deep water.
     """
-    from scipy.ndimage import gaussian_filter  # half a second, which a training on other images need not wait
+    from scipy.ndimage import gaussian_filter  # takes most of a second to import, which no other data needs
 
     colours, weight = sea_floor[::2, ::2].astype(np.float32), deep[::2, ::2].astype(np.float32)
     smooth = partial(gaussian_filter, sigma=3, mode=("nearest", "wrap"))

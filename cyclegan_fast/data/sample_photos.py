@@ -35,7 +35,7 @@ def cyanotype_drawing(photo: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]
     from Prussian blue to paper. Ink and glow depend on a pixel's neighbourhood, so that no colour lookup can do this.
     Lengths follow the image's side: they are stated for 64 pixels.
     """
-    from scipy.ndimage import gaussian_filter  # half a second, which a training on other images need not wait
+    from scipy.ndimage import gaussian_filter  # takes most of a second to import, which no other data needs
 
     unit = photo.shape[0] / 64
     luminance = photo @ np.array([0.299, 0.587, 0.114])

@@ -302,11 +302,6 @@ def test_the_mark_of_a_constant_is_that_of_pytorch() -> None:
     assert vars(constant) == vars(compilation.is_compiled)
 
 
-def test_a_command_begins_without_the_compiler() -> None:
-    code = "import sys, cyclegan_fast.training.session; sys.exit('torch._dynamo' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
 def test_networks_without_values_are_made_without_the_compiler() -> None:
     """Each command that reads a run makes such networks, to compare names and shapes: they took seconds."""
     code = """

@@ -68,7 +68,7 @@ def _stained(samples: SampleArray) -> npt.NDArray[np.bool_]:
     saturation = (greatest - least) / np.maximum(greatest, 1)
     if saturation.max() - saturation.min() < _LEAST_SATURATION:  # all glass, or all tissue of one stain
         return np.full(saturation.shape, bool(saturation.mean() > _LEAST_SATURATION))
-    from skimage.filters import threshold_otsu  # imports SciPy, which only a mask needs
+    from skimage.filters import threshold_otsu  # brings scipy, which takes most of a second to import
 
     # The threshold is the middle of a histogram's bin, and the whole bin belongs to the glass.
     bin_width = float(saturation.max() - saturation.min()) / _BINS
