@@ -90,16 +90,3 @@ def test_light_modules_do_not_import_much(modules: list[str], unwanted: str) -> 
     command = [sys.executable, "-c", code, unwanted, *modules]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
-
-
-def test_scores_of_every_training_import_no_package_that_takes_seconds() -> None:
-    """Other metrics and masks of scenes may; torchmetrics brings matplotlib and half of SciPy."""
-    code = """
-import sys, torch
-import cyclegan_fast.evaluate, cyclegan_fast.train
-from cyclegan_fast.evaluation.similarity import similarity
-similarity(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8))
-print(*{"torchmetrics", "matplotlib", "scipy", "skimage", "torch._dynamo"} & sys.modules.keys())
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout == "\n", done.stdout + done.stderr

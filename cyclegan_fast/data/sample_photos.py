@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import skimage
 from PIL import Image
 
 from cyclegan_fast.images.files import write_image
@@ -50,8 +51,6 @@ def cyanotype_drawing(photo: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]
 
 def bundled_photograph(name: str) -> Image.Image:
     """Return one of the photographs in scikit-image's wheel, as RGB."""
-    import skimage
-
     return Image.open(Path(skimage.__file__).parent / "data" / name).convert("RGB")
 
 

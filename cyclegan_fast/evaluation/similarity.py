@@ -14,7 +14,6 @@ from torch import Tensor
 from cyclegan_fast.conventions import Direction
 from cyclegan_fast.evaluation.base_metric import Metric, TranslatedBatch, with_formulas
 from cyclegan_fast.evaluation.score_table import Score
-from cyclegan_fast.evaluation.ssim import ssim_map
 from cyclegan_fast.images.pixel_type import RGB, PixelType, PixelTypes
 
 ValuePerImage = npt.NDArray[np.float64]
@@ -62,17 +61,23 @@ def similarity(images: Tensor, truth: Tensor, kind: PixelType = RGB) -> Similari
 
 
 def _similarity(images: Tensor, truth: Tensor, kind: PixelType) -> Similarity:
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     span = kind.high - kind.low
     one, other = ((samples.double() - kind.low) / span for samples in (images, truth))
     known = _known_in_both(one, other) if kind.dtype == "float32" else None
     if known is not None:
         one, other = one.where(known, 0.0), other.where(known, 0.0)
-    ssim = _mean_of_known(ssim_map(one, other), known)
+    ssim, ssim_map = structural_similarity_index_measure(
+        one, other, data_range=1.0, reduction="none", return_full_image=True
+    )
+    if known is not None:
+        ssim = _mean_of_known(ssim_map, known)
     l1 = _mean_of_known((one - other).abs(), known)
     error = _mean_of_known((one - other).square(), known)
     return Similarity(
         psnr_db=(-10 * torch.log10(error.clamp_min(1e-10))).cpu().numpy(),
-        ssim=ssim.cpu().numpy(),
+        ssim=ssim.reshape(-1).cpu().numpy(),
         l1=l1.cpu().numpy(),
         mae=None if kind.is_rgb else (l1 * span).cpu().numpy(),
     )

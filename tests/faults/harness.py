@@ -21,7 +21,7 @@ _FLAGS = """--preset demo --load-size 36 --crop-size 32 --ngf 4 --ndf 4 --genera
 TINY = tuple(_FLAGS.split())
 """A training of 24 steps that saves, samples and reports often, in a few seconds."""
 
-_LATE = ("torch._inductor", "torch.distributed.nn", "torch.utils.tensorboard", "tyro.constructors", "tyro._backends")
+_LATE = ("torchmetrics", "torch.distributed.nn", "torch.utils.tensorboard", "tyro.constructors", "tyro._backends")
 """Modules that commands import on their way: seconds of each forked process, unless they are there before."""
 
 EXCUSE = "error:"
