@@ -3,8 +3,8 @@
 Seen in Triton 3.6 and 3.7: it cuts a float32 off where hardware rounds it to the nearest bfloat16, which doubles the
 error of everything stored; `tl.dot` multiplies bfloat16 operands by their bits, taken as integers (triton-lang/triton
 issue 11584). Two thirds of a small test's time go into patching triton.language anew for every function that a kernel
-calls, and into asserting after each sum and product of 32-bit integers, in 64 bits, that it did not overflow. Of what is
-left, NumPy takes a tenth: the types of results are made anew for every operation, though a kernel has a few dozen.
+calls, and into asserting after each sum and product of 32-bit integers, in 64 bits, that it did not overflow. A third of
+what is left goes into making the types of results anew for every operation, though a kernel has a few dozen.
 
 In Triton 3.6 alone: a bound of a loop is read by `int` from an array of one element with a dimension, which NumPy 2.4
 refuses.
@@ -132,10 +132,11 @@ def _leave_operands_that_match(interpreter: Any) -> None:
     in_common: dict[tuple[int, int], Any] = {}
 
     def binary_op_type_checking_impl(self: Any, lhs: Any, rhs: Any, *rest: Any, **options: Any) -> Any:
-        if type(lhs) is type(rhs) is core.tensor and not (len(rest) == 4 and rest[3] or options.get("div_or_mod")):
-            # The type that two equal ones become is that one, but in a quotient; pointers have rules of their own.
-            if lhs.dtype is rhs.dtype and not lhs.dtype.is_ptr():
-                return self.broadcast_impl_value(lhs, rhs)
+        # Two tensors of one type need no other, but in a quotient; pointers have rules of their own.
+        is_quotient = options.get("div_or_mod") or rest[3:] == (True,)
+        are_alike = type(lhs) is type(rhs) is core.tensor and lhs.dtype is rhs.dtype
+        if are_alike and not is_quotient and not lhs.dtype.is_ptr():
+            return self.broadcast_impl_value(lhs, rhs)
         return check_types(self, lhs, rhs, *rest, **options)
 
     def broadcast_impl_value(self: Any, lhs: Any, rhs: Any) -> Any:
