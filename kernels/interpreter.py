@@ -3,8 +3,8 @@
 Seen in Triton 3.6 and 3.7: it cuts a float32 off where hardware rounds it to the nearest bfloat16, which doubles the
 error of everything stored; `tl.dot` multiplies bfloat16 operands by their bits, taken as integers (triton-lang/triton
 issue 11584). Two thirds of a small test's time go into patching triton.language anew for every function that a kernel
-calls, and into asserting after each sum and product of 32-bit integers, in 64 bits, that it did not overflow. A third of
-what is left goes into making the types of results anew for every operation, though a kernel has a few dozen.
+calls, and into asserting after each sum and product of 32-bit integers, in 64 bits, that it did not overflow. A third
+of what is left goes into making the types of results anew for every operation, though a kernel has a few dozen.
 
 In Triton 3.6 alone: a bound of a loop is read by `int` from an array of one element with a dimension, which NumPy 2.4
 refuses.
@@ -142,17 +142,14 @@ def _leave_operands_that_match(interpreter: Any) -> None:
     def broadcast_impl_value(self: Any, lhs: Any, rhs: Any) -> Any:
         if lhs.shape is rhs.shape:
             return lhs, rhs
-        if not (lhs.type.is_block() and rhs.type.is_block()):
+        if len(lhs.shape) != len(rhs.shape):
             return broadcast(self, lhs, rhs)
         shapes = id(lhs.shape), id(rhs.shape)  # of objects that are remembered, and so never of others
-        shape = in_common.get(shapes)
-        if shape is None:
-            rank = len(lhs.shape)
-            lhs, rhs = broadcast(self, lhs, rhs)
-            if rank == len(rhs.shape):
-                in_common[shapes] = lhs.type.shape
-            return lhs, rhs
-        return tuple(self.broadcast_impl_shape(operand, shape) for operand in (lhs, rhs))
+        if shapes not in in_common:
+            result, _ = broadcast(self, lhs, rhs)
+            in_common[shapes] = result.shape, result.type.shape
+        whole, shape = in_common[shapes]
+        return tuple(x if x.shape is whole else self.broadcast_impl_shape(x, shape) for x in (lhs, rhs))
 
     semantic.binary_op_type_checking_impl = binary_op_type_checking_impl
     semantic.broadcast_impl_value = broadcast_impl_value
