@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 ImageFunction = Callable[[FloatImages], FloatImages]
 """maps float32 images [N, C, H, W] in [-1, 1] to translations of the same kind"""
 
-TakenShapes = Literal["any batch and size", "one image of any size", "one shape"]
+TakenShapes = Literal["any batch and size", "up to 8 images of any size", "one image of any size", "one shape"]
 
 
 class ExportFormat(ABC):
@@ -66,9 +66,10 @@ class ExportFormat(ABC):
         from export.parity import shapes
 
         found = list(shapes(side))
-        if self.taken == "any batch and size":
-            return found
-        return [shape for shape in found if shape[0] == 1] if self.taken == "one image of any size" else found[:1]
+        if self.taken == "one shape":
+            return found[:1]
+        most = {"up to 8 images of any size": 8, "one image of any size": 1}.get(self.taken)
+        return found if most is None else [shape for shape in found if shape[0] <= most]
 
 
 def is_importable(module: str) -> bool:

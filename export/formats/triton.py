@@ -14,7 +14,7 @@ class TritonFormat(ExportFormat):
     modules = ("onnx", "onnxscript", "onnxruntime")
     install = "pip install 'cyclegan-fast[export]'"
     runs_with = "Triton Inference Server with its ONNX Runtime backend"
-    taken = "any batch and size"
+    taken = "up to 8 images of any size"  # TritonOptions.batch_size
 
     def why_not_run(self) -> str | None:
         """Return that this project starts no server of Triton."""
