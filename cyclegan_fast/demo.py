@@ -23,7 +23,7 @@ from cyclegan_fast.system.errors import printable, run_command
 from cyclegan_fast.system.process import check_threads
 from cyclegan_fast.system.progress import waiting
 from cyclegan_fast.system.ranges import Range, ThreadCount, check_fields
-from cyclegan_fast.system.sockets import bound_socket
+from cyclegan_fast.system.sockets import AllowedHosts, bound_socket
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class DemoCommand:
     """address to listen on; 0.0.0.0 is every one of this machine, for anybody who reaches it"""
     port: Annotated[int, Range(0, 65535)] = 7860
     """port to listen on; 0 is any that is free, which the printed address tells"""
+    allowed_hosts: tuple[str, ...] = ()
+    """names that it answers by, beside localhost; * is any, as where --host is an address that other machines reach"""
     device: str = "auto"
     """"auto" is the first CUDA device where there is one and the CPU otherwise; or "cpu", "cuda", "cuda:1" """
     amp: bool = False
@@ -66,6 +68,7 @@ def demo(command: DemoCommand) -> int:
         tempfile.TemporaryDirectory(prefix="cyclegan-fast-demo-") as folder,
         bound_socket(command.host, command.port) as listening,
     ):
+        hosts = AllowedHosts.of(listening, command.allowed_hosts)
         set_up_gradio(Path(folder))
         from cyclegan_fast.api import load
         from cyclegan_fast.demonstration.examples import write_examples
@@ -79,7 +82,7 @@ def demo(command: DemoCommand) -> int:
         examples = write_examples(shown.run, Path(folder) / "examples", shown.notes)
         for note in shown.notes:
             print(f"note: {printable(note)}")
-        with served_page(make_page(shown, examples, command.limits), listening, command.limits) as address:
+        with served_page(make_page(shown, examples, command.limits), listening, command.limits, hosts) as address:
             print(f"{name} is shown at {address} (Ctrl-C ends it)")
             threading.Event().wait()
     return 0

@@ -51,6 +51,8 @@ class ServeCommand:
     """address to listen on; 0.0.0.0 is every one of this machine, for anybody who reaches it"""
     port: Annotated[int, Range(0, 65535)] = 8000
     """port to listen on; 0 is any that is free, which the first line of the log tells"""
+    allowed_hosts: tuple[str, ...] = ()
+    """names that it answers by, beside localhost; * is any, as where --host is an address that other machines reach"""
     backend: Backend = "auto"
     """for ONNX files: "auto" is OpenVINO on a CPU where it is installed, and ONNX Runtime otherwise"""
     device: OnnxDevice = "auto"
@@ -70,14 +72,18 @@ def serve(command: ServeCommand) -> int:
         raise UserError("give the files to serve: python export/to_onnx.py writes ONNX files")
     check_threads(command.threads)
     require_packages()
-    from cyclegan_fast.system.sockets import bound_socket
-    from export.serving.measurements import JsonLines
+    from cyclegan_fast.system.sockets import AllowedHosts, bound_socket
+    from export.serving.json_lines import STANDARD_OUTPUT, JsonLines
     from export.serving.models import load_models
     from export.serving.server import run_service
 
     notes: list[str] = []
-    lines = JsonLines()
-    with bound_socket(command.host, command.port) as listening, ExitStack() as closing:
+    with (
+        bound_socket(command.host, command.port) as listening,
+        JsonLines(None if sys.stdout is None else STANDARD_OUTPUT) as lines,
+        ExitStack() as closing,
+    ):
+        hosts = AllowedHosts.of(listening, command.allowed_hosts)
         with waiting(f"loading {counted(len(command.files), 'generator')}"):
             models = load_models(
                 command.files,
@@ -95,7 +101,7 @@ def serve(command: ServeCommand) -> int:
             with waiting(f"translating a first image by {model.name}"):
                 model.warm_up()  # the first request would otherwise wait for all that starts late
             lines.write("model", **model.described())
-        return run_service(models, command.limits, command.batches, lines, listening)
+        return run_service(models, command.limits, command.batches, lines, listening, hosts)
 
 
 def require_packages() -> None:

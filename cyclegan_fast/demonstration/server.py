@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cyclegan_fast.demonstration.shield import PageShield, forbid_fetching
 from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.sockets import AllowedHosts
 
 if TYPE_CHECKING:
     from cyclegan_fast.demonstration.options import DemoLimits
@@ -42,12 +43,12 @@ def set_up_gradio(folder: Path) -> None:
 
 
 @contextmanager
-def served_page(page: Any, listening: socket.socket, limits: "DemoLimits") -> Iterator[str]:
+def served_page(page: Any, listening: socket.socket, limits: "DemoLimits", hosts: AllowedHosts) -> Iterator[str]:
     """Serve a page in a thread of its own as long as the context lasts; yield its address."""
     import uvicorn
 
     configuration = uvicorn.Config(
-        _application(page, limits),
+        _application(page, limits, hosts),
         lifespan="on",
         ws="none",
         log_level="error",
@@ -71,7 +72,7 @@ def served_page(page: Any, listening: socket.socket, limits: "DemoLimits") -> It
         thread.join()
 
 
-def _application(page: Any, limits: "DemoLimits") -> Any:
+def _application(page: Any, limits: "DemoLimits", hosts: AllowedHosts) -> Any:
     import gradio
     from fastapi import FastAPI
 
@@ -92,4 +93,4 @@ def _application(page: Any, limits: "DemoLimits") -> Any:
         show_error=False,  # of what no visitor can mend; refusals are shown all the same
         max_file_size=limits.max_upload_mib * _MIB,
     )
-    return PageShield(mounted)
+    return PageShield(mounted, hosts)

@@ -4,6 +4,8 @@ import importlib
 import re
 from typing import Any
 
+from cyclegan_fast.system.sockets import AllowedHosts
+
 _PATHS = re.compile(
     r"/|/(config|theme\.css|favicon\.ico|manifest\.json|robots\.txt)"
     r"|/(assets|static)/.*|/pwa_icon(/\d+)?"
@@ -23,10 +25,15 @@ asks for. Gradio itself needs inline scripts."""
 
 
 class PageShield:
-    """Answers the paths that the page needs by an ASGI application, with a policy for browsers, and others with 404."""
+    """Answers the paths that the page needs by an ASGI application, with a policy for browsers, and others with 404.
 
-    def __init__(self, application: Any) -> None:
+    What asks by a name that is not allowed is answered with 421: Gradio 6.31 forbids pages of other origins to read its
+    answers, and does not look at the name by which it is asked for.
+    """
+
+    def __init__(self, application: Any, hosts: AllowedHosts) -> None:
         self.application = application
+        self._hosts = hosts
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         async def send_with_policy(message: Any) -> None:
@@ -35,11 +42,18 @@ class PageShield:
                 message = {**message, "headers": [*message.get("headers", ()), *added]}
             await send(message)
 
-        if scope["type"] == "http" and not _PATHS.fullmatch(scope["path"]):
-            await send_with_policy({"type": "http.response.start", "status": 404})
-            await send({"type": "http.response.body", "body": b"there is no such page here\n"})
+        if scope["type"] == "http" and (refused := self._refusal(scope)):
+            status, reason = refused
+            await send_with_policy({"type": "http.response.start", "status": status})
+            await send({"type": "http.response.body", "body": f"{reason}\n".encode()})
             return
         await self.application(scope, receive, send_with_policy)
+
+    def _refusal(self, scope: Any) -> tuple[int, str] | None:
+        host = dict(scope["headers"]).get(b"host")
+        if reason := self._hosts.refusal(None if host is None else host.decode("latin-1")):
+            return 421, reason
+        return None if _PATHS.fullmatch(scope["path"]) else (404, "there is no such page here")
 
 
 def forbid_fetching() -> None:

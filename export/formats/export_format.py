@@ -11,6 +11,7 @@ from export.options import Precision
 
 if TYPE_CHECKING:
     from export.formats.material import ExportMaterial
+    from export.parity import Parity
 
 ImageFunction = Callable[[FloatImages], FloatImages]
 """maps float32 images [N, C, H, W] in [-1, 1] to translations of the same kind"""
@@ -39,6 +40,8 @@ class ExportFormat(ABC):
     """which arrays the files take; one shape is one image of the side in pixels that the command was given"""
     precision: ClassVar[Precision] = "float32"
     """what it is computed in, by which its bar of parity is chosen"""
+    compared_by: ClassVar[str | None] = None
+    """of a format that runs elsewhere: what computed the parity that `make` returns"""
 
     def why_not_made(self) -> str | None:
         """Return why the format cannot be made on this machine, with what to do, or None where it can."""
@@ -50,8 +53,11 @@ class ExportFormat(ABC):
         return None
 
     @abstractmethod
-    def make(self, material: "ExportMaterial", stem: Path) -> None:
-        """Write the files, `stem` with each of the endings. Raises UserError, or what the converter raises."""
+    def make(self, material: "ExportMaterial", stem: Path) -> "Parity | None":
+        """Write the files, `stem` with each of the endings; return the parity where making them measures it.
+
+        Raises UserError, or what the converter raises.
+        """
 
     def open(self, stem: Path, threads: int) -> ImageFunction:
         """Load the files that `make` wrote, and return what translates by them, in so many threads."""

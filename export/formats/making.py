@@ -20,6 +20,7 @@ from export.formats.table import FormatRow
 from export.library_errors import reason_of
 
 if TYPE_CHECKING:
+    from export.parity import Parity
     from export.pictures import Pictures
 
 WARM_UPS = 2
@@ -78,7 +79,7 @@ def make_and_measure(job: FormatJob) -> FormatRow:
     if reason := of_format.why_not_made():
         return replace(row, failure=reason)
     try:
-        paths = _made(job)
+        paths, parity = _made(job)
     except Exception as error:
         return replace(row, failure=f"could not be made: {_in_words(error)}")
     row = replace(
@@ -88,24 +89,28 @@ def make_and_measure(job: FormatJob) -> FormatRow:
         versions=_versions(of_format.modules),
     )
     if reason := of_format.why_not_run():
-        return replace(row, not_run=reason)
+        row = replace(row, not_run=reason)
+        return row if parity is None else replace(_with_parity(row, parity), compared_by=of_format.compared_by)
     try:
         return _measured(job, row)
     except Exception as error:
         return replace(row, failure=f"was made and cannot be run: {_in_words(error)}")
 
 
-def _made(job: FormatJob) -> list[Path]:
-    """Make the files in a hidden folder, and rename them to their names when they are whole."""
+def _made(job: FormatJob) -> "tuple[list[Path], Parity | None]":
+    """Make the files in a hidden folder, and rename them to their names when they are whole.
+
+    Returns them, and the parity where making them measured it.
+    """
     name, staging = job.material.source.name, job.staging
     shutil.rmtree(staging, ignore_errors=True)  # what a kill left
     staging.mkdir()
     try:
-        job.of_format.make(job.material, staging / name)
+        parity = job.of_format.make(job.material, staging / name)
         made = job.of_format.paths(staging / name)
         if missing := [path.name for path in made if not path.exists()]:
             raise UserError(f"the converter wrote no {', '.join(missing)}")
-        return [_put(path, job.out / path.name) for path in made]
+        return [_put(path, job.out / path.name) for path in made], parity
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -142,17 +147,19 @@ def _measured(job: FormatJob, row: FormatRow) -> FormatRow:
         ends,
     )["worst"]
     milliseconds, of_pytorch, ratio = _times(job, run, pictures)
-    unit = parity.in_words(0).partition(" ")[2]
     return replace(
-        row,
-        psnr_db=parity.psnr_db,
-        largest=parity.largest,
-        unit="levels of 255" if unit == "levels" else unit,
+        _with_parity(row, parity),
         ms=milliseconds,
         pytorch_ms=of_pytorch,
         ratio=ratio,
         failure=BARS[of_format.precision].failure(parity),
     )
+
+
+def _with_parity(row: FormatRow, parity: "Parity") -> FormatRow:
+    unit = parity.in_words(0).partition(" ")[2]
+    unit = "levels of 255" if unit == "levels" else unit
+    return replace(row, psnr_db=parity.psnr_db, largest=parity.largest, unit=unit)
 
 
 def _times(job: FormatJob, run: ImageFunction, pictures: "Pictures") -> tuple[float, float, float]:

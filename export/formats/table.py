@@ -56,6 +56,8 @@ class FormatRow:
     """why it could not be made or run, or how it misses its bar"""
     not_run: str | None = None
     """why it was not run here"""
+    compared_by: str | None = None
+    """what computed the parity of files that were not run here"""
 
     @property
     def outcome(self) -> str:
@@ -68,8 +70,10 @@ class FormatRow:
 
     @property
     def reason(self) -> str | None:
-        """Return why it is not there, not run or not right; None where it is all of that."""
-        return self.failure or self.not_run
+        """Return why it is not there, not run or not right, and what was compared then; None where it ran."""
+        if self.compared_by is None:
+            return self.failure or self.not_run
+        return f"{self.failure or self.not_run}; its parity is that of {self.compared_by}"
 
     def cells(self) -> tuple[str, ...]:
         """Return what stands in each column, as `HEADINGS` has them."""

@@ -1,10 +1,14 @@
 """Makes a web page of a generator, by `export/browser/`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cyclegan_fast.system.errors import UserError
 from export.formats.export_format import ExportFormat
 from export.formats.material import ExportMaterial
+
+if TYPE_CHECKING:
+    from export.parity import Parity
 
 
 class WebFormat(ExportFormat):
@@ -17,6 +21,7 @@ class WebFormat(ExportFormat):
     runs_with = "a browser"
     taken = "one image of any size"
     precision = "int8"  # of its weights; it computes in float32
+    compared_by = "ONNX Runtime on this machine's CPU, by the graph and the 8-bit weights of the page"
 
     def why_not_made(self) -> str | None:
         """Return what is missing: packages, or npm where ONNX Runtime Web is not in the user's cache."""
@@ -32,11 +37,12 @@ class WebFormat(ExportFormat):
         """Return that a browser does, and where that is tested."""
         return "a browser runs it: the page compares itself with PyTorch, and shows the result, whenever it is opened"
 
-    def make(self, material: ExportMaterial, stem: Path) -> None:
-        """Write the page, whose weights must keep the parity of int8 weights."""
+    def make(self, material: ExportMaterial, stem: Path) -> "Parity":
+        """Write the page, whose weights must keep the parity of int8 weights; return that."""
         from export.browser.page import write_web_page
 
         (page,) = self.paths(stem)
         (row,) = write_web_page([material.source], page).rows
         if row.failure is not None:
             raise UserError(f"the page's weights in int8 are not near enough: {row.failure}")
+        return row.parity["worst"]

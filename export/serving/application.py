@@ -23,13 +23,15 @@ from starlette.types import Receive
 
 from cyclegan_fast.conventions import LONGEST_SIDE, SIDE_MULTIPLE, SMALLEST_GENERATOR_SIDE, Direction
 from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.sockets import AllowedHosts
 from cyclegan_fast.translation.prepared import with_missing
 from cyclegan_fast.version import __version__
 from export.serving.answers import MEDIA_TYPES, accepted, encoded_answer
 from export.serving.batching import BatchedResult, Batcher
 from export.serving.forms import FIELD, image_in
 from export.serving.gate import RECORD, TRANSLATE, Gate
-from export.serving.measurements import JsonLines, Measurements
+from export.serving.json_lines import JsonLines
+from export.serving.measurements import Measurements
 from export.serving.models import ServedModel, model_asked_for
 from export.serving.refusal import RefusalAnswer, RequestRefused, error_body, phrase_of
 from export.serving.service_options import BatchOptions, ServingLimits
@@ -41,11 +43,15 @@ DECODERS = min(4, os.cpu_count() or 1)
 """threads that decode what clients send and encode what they get"""
 _ERROR = {"content": {"application/json": {"example": {"error": "one line that says what is wrong"}}}}
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
-_REFUSALS = (400, 404, 406, 408, 413, 415, 422, 429, 500, 503, 504)
+_REFUSALS = (400, 404, 406, 408, 413, 415, 421, 422, 429, 500, 503, 504)
 
 
 def make_application(
-    models: Sequence[ServedModel], limits: ServingLimits, batches: BatchOptions, lines: JsonLines
+    models: Sequence[ServedModel],
+    limits: ServingLimits,
+    batches: BatchOptions,
+    lines: JsonLines,
+    hosts: AllowedHosts,
 ) -> Gate:
     """Return the service as an ASGI application, which must be run with its lifespan."""
     service = _Service(models, limits, batches, lines)
@@ -60,7 +66,7 @@ def make_application(
     )
     _add_addresses(api, service)
     _answer_errors_in_one_line(api)
-    gate = Gate(api, limits, lines)
+    gate = Gate(api, limits, lines, hosts)
     service.gate = gate
     gate.measurements = service.measurements
     return gate

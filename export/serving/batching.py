@@ -42,9 +42,11 @@ class _Pending:
 class Batcher:
     """Translates images in batches of one shape, one batch at a time; used within one event loop.
 
-    The image that came first decides which shape is next. It waits for others of its shape, `wait_s` seconds at most,
-    unless there are enough already; while a batch is translated, the next one gathers. What nobody waits for any more
-    is left out. An image that cannot be translated does not fail the others of its batch: each is then tried by itself.
+    An image waits for others of its shape, `wait_s` seconds at most, unless there are enough already; while a batch is
+    translated, the next one gathers. A shape whose first image has waited so long is next, the one that came first of
+    several, so that a stream of full batches keeps nobody waiting; then one of which there are enough. What nobody
+    waits for any more is left out. An image that cannot be translated does not fail the others of its batch: each is
+    then tried by itself.
 
     Args:
         translate: samples [N, H, W, C] -> samples; called in one thread.
@@ -67,9 +69,12 @@ class Batcher:
         self._changed = asyncio.Event()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._running: asyncio.Task[None] | None = None
+        self._is_closed = False
 
     async def __call__(self, samples: SampleArray) -> BatchedResult:
-        """Translate one image [H, W, C]. Raises what its translation raised."""
+        """Translate one image [H, W, C]. Raises what its translation raised, and CancelledError behind `close`."""
+        if self._is_closed:
+            raise asyncio.CancelledError
         if self._running is None:
             self._running = asyncio.create_task(self._run())
         pending = _Pending(samples, asyncio.get_running_loop().create_future())
@@ -83,38 +88,54 @@ class Batcher:
         return sum(map(len, self._queues.values()))
 
     async def close(self) -> None:
-        """End, after the batch that is being translated; images that still wait are cancelled."""
-        if self._running is not None:
-            self._running.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._running
+        """End once the batch that is being translated is through, which is answered.
+
+        Images that still wait are not translated: whoever awaits one gets asyncio.CancelledError at once.
+        """
+        self._is_closed = True
         for pending in [each for queue in self._queues.values() for each in queue]:
             pending.result.cancel()
+        self._queues.clear()
+        self._changed.set()
+        if self._running is not None:
+            await self._running
         await asyncio.to_thread(self._pool.shutdown)
 
     async def _run(self) -> None:
-        while True:
-            await self._compute(await self._next())
+        while batch := await self._next():
+            await self._compute(batch)
 
     async def _next(self) -> list[_Pending]:
-        """Return the images of the next batch, once it is full or its first image has waited long enough."""
-        while True:
+        """Return the images of the next batch, once one is full or its first image has waited long enough.
+
+        Returns none when it is closed.
+        """
+        while not self._is_closed:
             self._changed.clear()
             self._forget_cancelled()
             if not self._queues:
                 await self._changed.wait()
                 continue
-            shape, queue = min(self._queues.items(), key=lambda item: item[1][0].arrived_s)
-            left_s = queue[0].arrived_s + self._wait_s - time.monotonic()
-            most = self._most_at_once(*shape[:2])
-            if len(queue) >= most or left_s <= 0:
-                batch = [queue.popleft() for _ in range(min(most, len(queue)))]
-                if not queue:
-                    del self._queues[shape]
-                return batch
+            oldest, *others = sorted(self._queues, key=lambda shape: self._queues[shape][0].arrived_s)
+            left_s = self._queues[oldest][0].arrived_s + self._wait_s - time.monotonic()
+            ready = [oldest] if left_s <= 0 else list(filter(self._is_full, (oldest, *others)))
+            if ready:
+                return self._taken(ready[0])
             with suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
                     await self._changed.wait()
+        return []
+
+    def _is_full(self, shape: _Shape) -> bool:
+        return len(self._queues[shape]) >= self._most_at_once(*shape[:2])
+
+    def _taken(self, shape: _Shape) -> list[_Pending]:
+        """Take the images of the next batch of a shape out of its queue."""
+        queue = self._queues[shape]
+        batch = [queue.popleft() for _ in range(min(self._most_at_once(*shape[:2]), len(queue)))]
+        if not queue:
+            del self._queues[shape]
+        return batch
 
     def _forget_cancelled(self) -> None:
         for shape, queue in list(self._queues.items()):

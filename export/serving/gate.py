@@ -1,6 +1,7 @@
 """Stands in front of the application: lets requests in, or refuses them before anything of their body is read.
 
-It counts what is in flight, limits the rate of each address, bounds the time of a request, and logs every answer.
+It answers by certain names alone, counts what is in flight, limits the rate of each address, bounds the time of a
+request, and logs every answer.
 """
 
 import asyncio
@@ -10,7 +11,9 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from export.serving.measurements import JsonLines, Measurements
+from cyclegan_fast.system.sockets import AllowedHosts
+from export.serving.json_lines import JsonLines
+from export.serving.measurements import Measurements
 from export.serving.rate_limit import RateLimiter
 from export.serving.refusal import RefusalAnswer, RequestRefused
 from export.serving.service_options import ServingLimits
@@ -28,13 +31,14 @@ class Gate:
     `in_flight` counts the translations that were let in and have not been answered. After `drain()` no further one is.
     """
 
-    def __init__(self, application: ASGIApp, limits: ServingLimits, lines: JsonLines) -> None:
+    def __init__(self, application: ASGIApp, limits: ServingLimits, lines: JsonLines, hosts: AllowedHosts) -> None:
         self.in_flight = 0
         self.is_draining = False
         self.measurements: Measurements | None = None
         self._application = application
         self._limits = limits
         self._lines = lines
+        self._hosts = hosts
         self._rates = RateLimiter(limits.rate, limits.burst)
         self._idle = asyncio.Event()
         self._idle.set()
@@ -62,7 +66,9 @@ class Gate:
         begun_s = time.monotonic()
         is_translation = scope["path"] == TRANSLATE and scope["method"] == "POST"
         try:
-            if is_translation:
+            if elsewhere := self._meant_for_another(scope):
+                await RefusalAnswer(elsewhere)(scope, receive, answer)
+            elif is_translation:
                 await self._translation(scope, receive, answer)
             else:
                 await self._guarded(scope, receive, answer)
@@ -82,11 +88,16 @@ class Gate:
             if not self.in_flight:
                 self._idle.set()
 
+    def _meant_for_another(self, scope: Scope) -> RequestRefused | None:
+        """Return why nothing is answered by the name that a request gives this machine; None where it is."""
+        host = dict(scope["headers"]).get(b"host")
+        reason = self._hosts.refusal(None if host is None else host.decode("latin-1"))
+        return RequestRefused(421, reason, unread=_has_body(scope)) if reason else None
+
     def _refusal(self, scope: Scope) -> RequestRefused | None:
         """Return why a translation is not let in; None where it is."""
-        headers = dict(scope["headers"])
-        length = headers.get(b"content-length", b"0")
-        unread = length != b"0" or b"transfer-encoding" in headers
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        unread = _has_body(scope)
         if self.is_draining:
             return RequestRefused(
                 503, "the service is stopping: try again elsewhere, or later", retry_s=5, unread=unread
@@ -149,6 +160,11 @@ class Gate:
             ms=round(took_s * 1000, 1),
             **record,
         )
+
+
+def _has_body(scope: Scope) -> bool:
+    headers = dict(scope["headers"])
+    return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
 
 
 class _Answer:

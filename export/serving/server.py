@@ -9,11 +9,12 @@ from contextlib import contextmanager
 import uvicorn
 
 from cyclegan_fast.system.interruption import Interruption
+from cyclegan_fast.system.sockets import AllowedHosts
 from cyclegan_fast.system.words import counted
 from export.serving.application import make_application
 from export.serving.connections import guarded_protocol
 from export.serving.gate import Gate
-from export.serving.measurements import JsonLines, ServerLogHandler
+from export.serving.json_lines import JsonLines, ServerLogHandler
 from export.serving.models import ServedModel
 from export.serving.service_options import BatchOptions, ServingLimits
 
@@ -37,10 +38,11 @@ def run_service(
     batches: BatchOptions,
     lines: JsonLines,
     listening: socket.socket,
+    hosts: AllowedHosts,
 ) -> int:
     """Serve on a socket until SIGTERM or Ctrl-C, and return the exit status: 1 where requests were cut off."""
     with Interruption(after="the requests in flight") as interruption:
-        gate = make_application(models, limits, batches, lines)
+        gate = make_application(models, limits, batches, lines, hosts)
         return asyncio.run(serve_until(lambda: interruption.requested, gate, listening, limits, lines))
 
 

@@ -3,6 +3,7 @@
 Names are numbers of ITU-T H.273 (Coding-independent code points), which FFmpeg uses as well.
 """
 
+import re
 from typing import NamedTuple, cast
 
 import av
@@ -59,6 +60,8 @@ class CodedColours(NamedTuple):
                 "it first, by ffmpeg -vf scale=out_color_matrix=bt709"
             )
         full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj") or is_rgb
+        if _is_grey(frame):  # of which FFmpeg assumes the full range
+            full = frame.color_range != ColorRange.MPEG
         bits = max((component.bits for component in components), default=8)
         return cls(matrix, int(frame.color_primaries), int(frame.color_trc), full, bits)
 
@@ -75,6 +78,8 @@ class CodedColours(NamedTuple):
 
 def frame_to_rgb(frame: av.VideoFrame, colours: CodedColours) -> Pixels:
     """Convert a frame to uint8 [H, W, 3], rounded to the nearest; opacity is left out."""
+    if _is_grey(frame):
+        return _grey_to_rgb(frame, colours)
     converted = frame.reformat(
         format="rgb24",
         src_colorspace=colours.matrix,
@@ -84,6 +89,20 @@ def frame_to_rgb(frame: av.VideoFrame, colours: CodedColours) -> Pixels:
         threads=1,
     )
     return cast(Pixels, converted.to_ndarray())
+
+
+def _is_grey(frame: av.VideoFrame) -> bool:
+    """Tell whether a frame has luma alone, as monochrome HEVC and AV1 are decoded; monochrome H.264 gets chroma."""
+    return re.fullmatch(r"gray\d*([lb]e)?|ya(8|16[lb]e)", frame.format.name) is not None
+
+
+def _grey_to_rgb(frame: av.VideoFrame, colours: CodedColours) -> Pixels:
+    """Convert luma alone, by H.273 (8.3): swscale takes it for the full range, whatever the file says."""
+    if frame.format.name.startswith("ya"):
+        frame = frame.reformat(format="gray" if colours.bits == 8 else "gray16le")  # which leaves luma as it is
+    luma, step = frame.to_ndarray(), 2.0 ** (colours.bits - 8)
+    level = luma * (255 / (2**colours.bits - 1)) if colours.is_full else (luma / step - 16) * (255 / 219)
+    return np.rint(level).clip(0, 255).astype(np.uint8)[..., None].repeat(3, 2)
 
 
 def rgb_to_frame(pixels: Pixels, colours: CodedColours) -> av.VideoFrame:

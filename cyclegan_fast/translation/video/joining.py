@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import av
 import av.error
-from av.container import InputContainer, OutputContainer
+from av.container import Flags, InputContainer, OutputContainer
 from av.container.streams import StreamContainer
 from av.packet import Packet
 from av.stream import Stream
@@ -54,6 +54,8 @@ def join_segments(
         replacing(target) as file,
         av.open(file, "w", format=container_format) as output,
     ):
+        # Matroska's numbers of a file and of its streams are random otherwise.
+        output.flags |= int(Flags.bitexact.value)  # type: ignore[call-overload]  # its stubs give it another type
         output.metadata.update(given.metadata)
         film = output.add_stream_from_template(first.streams.video[0])
         film.time_base = time_base

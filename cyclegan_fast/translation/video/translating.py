@@ -109,7 +109,10 @@ def _translate(translator: Translator, job: Job, plan: VideoPlan) -> tuple[int, 
             segments.remove()
             raise
         if plan.options.strict and video.damage:
-            raise UserError(f"{job.source} {video.damage[0]} (leave --strict out to take what is there)")
+            raise UserError(
+                f"{job.source} {video.damage[0]} (leave --strict out to take what is there: it is kept in "
+                f"{segments.folder}, which may be deleted)"
+            )
         described = f"writing {printable(job.target.name)}"
         with waiting(described), writing_explained(job.target), ffmpeg_explained():
             notes = join_segments(job.source, segments.paths(), job.target, video.time_base, video.rate)

@@ -20,7 +20,7 @@ from cyclegan_fast.demonstration.examples import write_examples
 from cyclegan_fast.demonstration.options import DemoLimits
 from cyclegan_fast.demonstration.server import served_page, set_up_gradio
 from cyclegan_fast.images.pixels import Pixels
-from cyclegan_fast.system.sockets import bound_socket
+from cyclegan_fast.system.sockets import AllowedHosts, bound_socket
 from tests.cyclegan_fast.browser import needs_browser, opened_browser, wait_for
 from tests.cyclegan_fast.demonstration.shown import by_translate, make_run, shown
 from tests.cyclegan_fast.pictures import draw, pixels_of
@@ -53,8 +53,10 @@ def address(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
     demo = shown(run, LIMITS)
     page = make_page(demo, write_examples(run, kept / "examples", []), LIMITS)
-    with bound_socket("127.0.0.1", 0) as listening, served_page(page, listening, LIMITS) as url:
-        yield url
+    with bound_socket("127.0.0.1", 0) as listening:
+        hosts = AllowedHosts.of(listening, ["gpu.lab"])
+        with served_page(page, listening, LIMITS, hosts) as url:
+            yield url
 
 
 def pixels_shown(page: "Page", index: int) -> Pixels:
@@ -189,6 +191,18 @@ def test_files_of_the_machine_are_not_handed_out(address: str, run: Path, tmp_pa
     # The same picture where Gradio keeps what was sent is translated: the question is put as the page puts it.
     sent = draw(tmp_path / "kept" / "sent" / "0.png")
     assert answer_to(address, str(sent))["success"]
+
+
+def test_a_page_of_somebody_else_reads_nothing_by_a_name_that_leads_here(address: str) -> None:
+    """Gradio alone answers any name, which is why the shield looks at it."""
+    httpx = pytest.importorskip("httpx")
+
+    port = address.rpartition(":")[2]
+    for host, status in ((f"evil.example:{port}", 421), (f"localhost:{port}", 200), ("GPU.lab", 200), ("", 421)):
+        for path in ("/", "/config"):
+            answer = httpx.get(f"{address}{path}", headers={"host": host}, trust_env=False)
+            assert answer.status_code == status, host
+            assert "access-control-allow-origin" not in answer.headers
 
 
 def test_gradio_fetches_nothing_that_a_visitor_names(address: str, monkeypatch: pytest.MonkeyPatch) -> None:

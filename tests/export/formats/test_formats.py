@@ -2,11 +2,13 @@
 
 import ast
 import platform
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -165,6 +167,25 @@ def test_a_page_without_npm_says_so_in_its_row(
     assert row.outcome == "not made"
     assert str(row.failure).startswith("npm is not installed, which fetches ONNX Runtime Web: install Node.js")
     assert EXPORT_FORMATS["web"] not in chosen_formats("installed")
+
+
+def test_a_page_has_in_its_row_the_parity_that_it_shows(
+    material: ExportMaterial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.browser.runtime_package.can_be_had", lambda names: True)
+    monkeypatch.setattr("export.browser.page.runtime_files", lambda names, folder: dict.fromkeys(names, b"a library"))
+    graph = onnx.load_from_string(material.onnx())  # which was traced for the tests above; a page's is the same
+    monkeypatch.setattr("export.to_onnx.float32_graph", lambda network: graph)
+    row = make_and_measure(FormatJob(EXPORT_FORMATS["web"], material, tmp_path, 1))
+    assert (row.failure, row.files, row.outcome) == (None, ("g-a2b.html",), "made, not run")
+    (shown,) = re.findall(r'"parity_db": ([\d.]+)', (tmp_path / "g-a2b.html").read_text())
+    assert row.psnr_db is not None
+    assert f"{row.psnr_db:.1f}" == shown
+    assert 32 <= row.psnr_db < 80, "weights of 8 bits are near, and no nearer"
+    assert row.largest is not None
+    assert row.largest > 0.1
+    assert "its parity is that of ONNX Runtime on this machine's CPU, by the graph" in str(row.reason)
+    assert row.ms is None
 
 
 def test_every_format_of_the_folder_is_registered_described_and_documented() -> None:

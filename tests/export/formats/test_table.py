@@ -52,6 +52,15 @@ def test_the_printed_table_stands_in_columns_and_says_why() -> None:
     assert lines[6].startswith("time: median of 3 rounds of one image of 64x64 in 1 thread, in turn with PyTorch")
 
 
+def test_what_computed_the_parity_of_files_that_were_not_run_is_told() -> None:
+    row = replace(NOT_RUN, format="web", not_run="a browser runs it", psnr_db=56.34, largest=9.0, compared_by="ONNX")
+    assert row.cells()[3:5] == ("56.3 dB", "9 levels of 255")
+    assert row.outcome == "made, not run"
+    said = "a browser runs it; its parity is that of ONNX"
+    assert f"web: {said}" in in_columns([RAN, row]).splitlines()
+    assert f"| {said} |" in in_markdown([row])
+
+
 def test_times_of_several_sizes_and_threads_are_told_apart() -> None:
     other = replace(RAN, side=256, threads=2, rounds=1, pytorch_ms=1000.0)
     said = how_measured([RAN, other, NOT_MADE])

@@ -3,11 +3,12 @@
 import asyncio
 import io
 import json
+import os
 import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from typing import Any
@@ -16,10 +17,10 @@ import numpy as np
 from PIL import Image
 
 from cyclegan_fast.images.pixel_type import RGB, PixelType, SampleArray
-from cyclegan_fast.system.sockets import bound_socket
+from cyclegan_fast.system.sockets import AllowedHosts, bound_socket
 from cyclegan_fast.translation.translator import FunctionTranslator
 from export.serving.application import make_application
-from export.serving.measurements import JsonLines
+from export.serving.json_lines import JsonLines
 from export.serving.models import ServedModel
 from export.serving.server import serve_until
 from export.serving.service_options import BatchOptions, ServingLimits
@@ -79,10 +80,32 @@ class Reply:
         return error
 
 
+class Log:
+    """Reads what a service logs, from a pipe, as whoever started it does."""
+
+    def __init__(self) -> None:
+        reader, self.descriptor = os.pipe()
+        self._content = bytearray()
+        self._reading = threading.Thread(target=self._read, args=[reader])
+        self._reading.start()
+
+    def _read(self, reader: int) -> None:
+        while content := os.read(reader, 2**16):
+            self._content += content
+        os.close(reader)
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+        self._reading.join(WAIT_S)
+
+    def getvalue(self) -> str:
+        return bytes(self._content).decode()
+
+
 @dataclass
 class Service:
     port: int
-    log: io.StringIO
+    log: Log
     gate: Any
     stop: threading.Event
     thread: threading.Thread
@@ -108,7 +131,7 @@ class Service:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log.getvalue().splitlines()]
+        return [json.loads(line) for line in self.log.getvalue().splitlines(True) if line.endswith("\n")]
 
     def figure(self, name: str) -> float:
         """Return one of the figures of /metrics."""
@@ -121,28 +144,40 @@ def running(
     models: Sequence[ServedModel] | None = None,
     batches: BatchOptions | None = None,
     expected_status: int = 0,
+    lines: JsonLines | None = None,
+    allowed_hosts: Sequence[str] = (),
     **limits: Any,
 ) -> Iterator[Service]:
-    """Run a service, which at the end must stop by itself, with the expected status."""
+    """Run a service, which at the end must stop by itself, with the expected status.
+
+    Args:
+        lines: what it logs to in place of `Service.log`.
+    """
     allowed = ServingLimits(**{"rate": 0, "grace_s": 10, **limits})
-    log = io.StringIO()
-    lines = JsonLines(log)
-    with bound_socket("127.0.0.1", 0) as listening:
+    log = Log()
+    with closing(log), lines or JsonLines(log.descriptor) as lines, bound_socket("127.0.0.1", 0) as listening:
         stop, status = threading.Event(), list[int]()
-        gate = make_application(models or [model_of()], allowed, batches or BatchOptions(), lines)
+        hosts = AllowedHosts.of(listening, allowed_hosts)
+        gate = make_application(models or [model_of()], allowed, batches or BatchOptions(), lines, hosts)
         thread = threading.Thread(
             target=lambda: status.append(asyncio.run(serve_until(stop.is_set, gate, listening, allowed, lines)))
         )
         thread.start()
         service = Service(listening.getsockname()[1], log, gate, stop, thread, status)
         try:
-            wait_until(lambda: '"started"' in log.getvalue())
+            wait_until(lambda: is_listened_to(service.port))
             yield service
         finally:
             stop.set()
             thread.join(WAIT_S)
             assert not thread.is_alive()
     assert status == [expected_status], log.getvalue()
+
+
+def is_listened_to(port: int) -> bool:
+    with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False
 
 
 def wait_until(is_true: Any) -> None:

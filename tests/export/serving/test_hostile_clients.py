@@ -240,7 +240,7 @@ def answer_of(client: socket.socket) -> bytes:
 
 def test_a_slow_body_is_given_up(service: Service) -> None:
     with service.socket() as client:
-        client.sendall(b"POST /translate HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n")
+        client.sendall(b"POST /translate HTTP/1.1\r\nHost: [::1]\r\nContent-Length: 5000\r\n\r\n")
         stop = threading.Event()
 
         def drip() -> None:
@@ -259,7 +259,9 @@ def test_a_slow_body_is_given_up(service: Service) -> None:
     assert b"the image did not arrive within 1 seconds" in said
 
 
-@pytest.mark.parametrize("begun", [b"", b"POST /translate HTTP/1.1\r\nHost: x\r\nA: ", b"GET /models HTTP/1.1\r\n\r"])
+@pytest.mark.parametrize(
+    "begun", [b"", b"POST /translate HTTP/1.1\r\nHost: [::1]\r\nA: ", b"GET /models HTTP/1.1\r\n\r"]
+)
 def test_a_slow_head_is_given_up(service: Service, begun: bytes) -> None:
     started = time.monotonic()
     with service.socket() as client:
@@ -274,7 +276,7 @@ def test_a_slow_head_is_given_up(service: Service, begun: bytes) -> None:
 
 def test_a_slow_second_head_is_given_up(service: Service) -> None:
     with service.socket() as client:
-        client.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.sendall(b"GET /health/live HTTP/1.1\r\nHost: [::1]\r\n\r\n")
         assert answer_of(client).endswith(b'{"status":"live"}')
         client.sendall(b"GET /health/live")
         started = time.monotonic()
@@ -287,11 +289,11 @@ def test_a_slow_second_head_is_given_up(service: Service) -> None:
     "request_line",
     [
         b"nonsense\r\n\r\n",
-        b"POST /translate HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
-        b"POST /translate HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 400 + b"\r\n\r\n",
-        b"POST /translate HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
-        b"POST /translate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nZZZ\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"x" * 200_000 + b"\r\n\r\n",
+        b"POST /translate HTTP/1.1\r\nHost: [::1]\r\nContent-Length: -5\r\n\r\n",
+        b"POST /translate HTTP/1.1\r\nHost: [::1]\r\nContent-Length: " + b"9" * 400 + b"\r\n\r\n",
+        b"POST /translate HTTP/1.1\r\nHost: [::1]\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        b"POST /translate HTTP/1.1\r\nHost: [::1]\r\nTransfer-Encoding: chunked\r\n\r\nZZZ\r\n",
+        b"GET / HTTP/1.1\r\nHost: [::1]\r\nA: " + b"x" * 200_000 + b"\r\n\r\n",
     ],
     ids=["nonsense", "negative length", "long length", "two lengths", "wrong chunk", "long header"],
 )
@@ -321,7 +323,7 @@ def test_a_client_that_goes_away_costs_no_translation() -> None:
         assert begun.wait(20)
         body = as_file(picture(64, 64))
         with service.socket() as gone:
-            gone.sendall(b"POST /translate HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            gone.sendall(b"POST /translate HTTP/1.1\r\nHost: [::1]\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
             wait_until(lambda: service.figure("cyclegan_fast_waiting_images") == 1)
         wait_until(lambda: service.gate.in_flight == 1)
         may_end.set()
@@ -424,7 +426,7 @@ def test_an_answer_that_nobody_reads_is_thrown_away() -> None:
         body = as_file(np.zeros((1000, 1000, 3), np.uint8))
         with service.socket() as client:
             for _ in range(6):
-                head = b"POST /translate HTTP/1.1\r\nHost: x\r\nAccept: image/tiff\r\nContent-Length: %d\r\n\r\n"
+                head = b"POST /translate HTTP/1.1\r\nHost: [::1]\r\nAccept: image/tiff\r\nContent-Length: %d\r\n\r\n"
                 client.sendall(head % len(body) + body)
             wait_until(lambda: service.figure("cyclegan_fast_sent_bytes_total") > 0)
             started = time.monotonic()
@@ -459,3 +461,21 @@ def test_what_is_sent_reaches_no_disk(service: Service, monkeypatch: pytest.Monk
     assert np.array_equal(pixels_in(reply.body), 255 - picture())
     assert places[1].parent == tmp_path
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "localhost.evil.example", "[::2]", "a b", ""])
+def test_nothing_is_answered_by_a_name_that_somebody_else_lets_lead_here(service: Service, host: str) -> None:
+    """DNS rebinding: a browser lets pages of that name read what they get."""
+    for method, path in (("GET", "/"), ("GET", "/models"), ("GET", "/metrics"), ("POST", "/translate")):
+        reply = service.ask(method, path, as_file(picture()) if method == "POST" else None, Host=host)
+        assert reply.status == 421
+        assert "let --allowed-hosts name it where this is started" in reply.error
+        assert "access-control-allow-origin" not in reply.headers
+
+
+def test_further_names_are_answered_where_they_are_allowed() -> None:
+    with running(allowed_hosts=["gpu.lab"]) as service:
+        for host in ("gpu.lab", "GPU.lab:8000", "localhost:1", "127.0.0.1", "[::1]:8000"):
+            assert service.translate(as_file(picture()), Host=host).status == 200
+        assert service.translate(as_file(picture()), Host="other.lab").status == 421
+        assert service.figure('cyclegan_fast_requests_total{path="/translate",status="421"}') == 1

@@ -19,13 +19,21 @@ from cyclegan_fast.translation.video.plans import VideoPlan, translate_all_video
 ROOT = Path(__file__).parents[4]
 
 
-def negate(source: Path, out: Path, function: Callable[[SampleArray], SampleArray] | None = None, **video: Any) -> int:
+def negate(
+    source: Path,
+    out: Path,
+    function: Callable[[SampleArray], SampleArray] | None = None,
+    *,
+    batch_size: int = 4,
+    strict: bool = False,
+    **video: Any,
+) -> int:
     """Translate as the commands do; return the exit status."""
     translator = FunctionTranslator(function or (lambda samples: 255 - samples))
-    options = ImageOptions((str(source),), out, batch_size=4, video=VideoOptions(**video))
+    options = ImageOptions((str(source),), out, batch_size=batch_size, strict=strict, video=VideoOptions(**video))
 
     def command() -> int:
-        all_of_it = VideoPlan(options, None, 4, 4, "negative")
+        all_of_it = VideoPlan(options, None, 4, batch_size, "negative")
         return report(translate_all_videos(translator, plan(options, []), all_of_it, are_all=True), out)
 
     return run_command(command)

@@ -1,5 +1,7 @@
 """CodedColours: YUV to RGB and back is what the recommendations of the ITU define, rounded to the nearest."""
 
+from pathlib import Path
+
 import av
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +57,40 @@ def test_rgb_is_as_defined(matrix: int, is_full: bool, pix_fmt: str) -> None:
     assert np.abs(found - defined_rgb(values.astype(float), matrix, is_full)).max() < 0.55
     others = [defined_rgb(values.astype(float), other, is_full) for other in WEIGHTS if other != matrix]
     assert all(np.abs(found - other).max() > 5 for other in others)
+
+
+@pytest.mark.parametrize(
+    ("codec", "pix_fmt", "color_range", "is_full"),
+    [
+        *[("libx264", "gray", 1, False), ("libx264", "yuv420p", 1, False), ("libx264", "gray", 2, True)],
+        *[("libx265", "gray", 1, False), ("libx265", "gray10le", 1, False), ("libx265", "gray", 2, True)],
+        *[("ffv1", "gray", 1, False), ("ffv1", "gray", 0, True), ("ffv1", "gray16le", 1, False)],
+        *[("ffv1", "ya8", 1, False), ("ffv1", "gray10le", 2, True)],
+    ],
+)
+def test_grey_videos_have_the_levels_that_their_range_means(
+    tmp_path: Path, codec: str, pix_fmt: str, color_range: int, is_full: bool
+) -> None:
+    luma = np.arange(16, 236, 11)
+    clip = tmp_path / "grey.mkv"
+    with av.open(str(clip), "w") as container:
+        lossless = {"libx264": {"qp": "0"}, "libx265": {"x265-params": "lossless=1:log-level=none"}}
+        stream = container.add_stream(codec, rate=25, options=lossless.get(codec, {}))
+        stream.width, stream.height, stream.pix_fmt = 16 * len(luma), 32, pix_fmt
+        stream.codec_context.color_range = color_range
+        frame = av.VideoFrame(stream.width, stream.height, pix_fmt)
+        bits = frame.format.components[0].bits
+        rows = luma.repeat(16).astype("u1" if bits == 8 else "<u2") * 2 ** (bits - 8)
+        for index, plane in enumerate(frame.planes):
+            row = rows if index == 0 else np.full(plane.width, 128, np.uint8)
+            row = np.stack([row, np.full_like(row, 200)], -1).ravel() if pix_fmt == "ya8" else row
+            plane.update((row.tobytes() + bytes(plane.line_size - row.nbytes)) * plane.height)
+        frame.color_range, frame.pts = color_range, 0
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    with OpenedVideo(clip) as video:
+        (found,) = (each.pixels[16, 8::16] for each in video.frames())
+    expected = luma * (255 / (2**bits - 1) * 2 ** (bits - 8)) if is_full else (luma - 16) * 255 / 219
+    assert np.abs(found - expected[:, None]).max() < 0.55
 
 
 @pytest.mark.parametrize("matrix", WEIGHTS)

@@ -1,8 +1,11 @@
 """Videos: what is written is the translation of each frame, when it was shown, whatever happens on the way."""
 
 import errno
+import os
 import shutil
+import signal
 import sys
+import time
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cyclegan_fast.images.pixel_type import SampleArray
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.translate import main
 from cyclegan_fast.translation.plan import ImageOptions, plan
@@ -25,6 +29,13 @@ EXACT = {"codec": "ffv1", "pix_fmt": "bgr0"}
 
 def psnr(one: np.ndarray, other: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / np.mean((one.astype(float) - other) ** 2)))
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def hidden(folder: Path) -> list[str]:
@@ -50,6 +61,24 @@ def test_a_lossless_video_has_the_translations_of_its_frames(
     assert np.array_equal(read_clip(tmp_path / "out" / "clip.mkv"), expected)
     assert np.std(expected) > 10, "flat pictures would prove nothing"
     assert hidden(tmp_path / "out") == []
+
+
+def test_the_size_of_batches_changes_no_more_than_a_rounding(tmp_path: Path, weights: Path) -> None:
+    """Gives one file for a function, where segments of 48 frames end batches of 5; a network's sums may be rounded."""
+    clip = write_clip(tmp_path / "clip.mp4", pictures(50, 16, 24), sound=True)
+    written = []
+    for size in (1, 4, 5):
+        assert negate(clip, tmp_path / str(size), batch_size=size) == 0
+        written.append((tmp_path / str(size) / "clip.mp4").read_bytes())
+    assert written[0] == written[1] == written[2]
+    clip = write_clip(tmp_path / "clip.mp4", pictures(9, 16, 24))
+    flags = ["--checkpoint", str(weights), "--device", "cpu", "--lossless"]
+    for size in ("1", "4"):
+        assert main([str(clip), *flags, "--batch-size", size, "--out", str(tmp_path / f"network {size}")]) == 0
+    one, four = (read_clip(tmp_path / f"network {size}" / "clip.mkv").astype(int) for size in ("1", "4"))
+    assert one.std() > 10
+    assert np.abs(one - four).max() <= 1
+    assert np.mean(one != four) < 0.001
 
 
 def test_h264_is_near_the_translation_and_even(tmp_path: Path) -> None:
@@ -153,6 +182,31 @@ def test_after_a_kill_the_same_command_writes_the_same_file(tmp_path: Path, stea
     assert hidden(tmp_path / "out") == []
 
 
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv"])
+def test_after_ctrl_c_the_same_command_continues(tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    clip = write_clip(tmp_path / name, pictures(110, 16, 24), sound=True)
+    assert negate(clip, tmp_path / "whole") == 0
+    batches = 0
+
+    def interrupted(samples: SampleArray) -> SampleArray:
+        nonlocal batches
+        batches += 1
+        if batches == 18:
+            wait_for(tmp_path / "out" / f".{name}.segments" / "000000000.nut")
+            os.kill(os.getpid(), signal.SIGINT)
+        return 255 - samples
+
+    assert negate(clip, tmp_path / "out", interrupted) == 130
+    assert "stopped; the same command continues" in capfd.readouterr().err
+    segments = tmp_path / "out" / f".{name}.segments"
+    assert sorted(path.suffix for path in segments.iterdir()) == ["", "", ".json", ".nut"], "no half of a segment"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [segments.name]
+    assert negate(clip, tmp_path / "out") == 0
+    assert "continues: 48 frames are there from before" in capfd.readouterr().out
+    assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert hidden(tmp_path / "out") == []
+
+
 def test_what_is_there_of_other_options_is_left_out(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     clip = write_clip(tmp_path / "clip.mp4", pictures(60, 16, 16))
     assert negate_apart(clip, tmp_path / "out", killed_after=13).returncode == -9
@@ -243,6 +297,24 @@ def test_what_is_left_of_a_video_is_translated_and_its_damage_told(
     left = len(read_clip(tmp_path / "out" / "clip.mp4"))
     assert 20 < left < 60
     assert f"{clip} has 60 frames by its header, and {left} could be decoded" in capsys.readouterr().err
+
+
+def test_what_strict_refuses_for_damage_is_kept_for_the_command_without_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", pictures(60), container_options={"movflags": "faststart"})
+    clip.write_bytes(clip.read_bytes()[:-2000])
+    for _ in range(2):
+        assert negate(clip, tmp_path / "out", strict=True) == 2
+        segments = tmp_path / "out" / ".clip.mp4.segments"
+        said = f"(leave --strict out to take what is there: it is kept in {segments}, which may be deleted)"
+        assert said in capfd.readouterr().err
+        assert [path.name for path in (tmp_path / "out").iterdir()] == [segments.name]
+    assert negate(clip, tmp_path / "out") == 0
+    assert "frames are there from before" in capfd.readouterr().out
+    assert negate(clip, tmp_path / "anew") == 0
+    assert (tmp_path / "out" / "clip.mp4").read_bytes() == (tmp_path / "anew" / "clip.mp4").read_bytes()
+    assert hidden(tmp_path / "out") == []
 
 
 def test_without_pyav_photographs_are_translated(
