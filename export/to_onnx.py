@@ -9,24 +9,18 @@ if __name__ == "__main__":
 
     set_up_process()  # before torch is imported, below
 
-import logging
 import sys
 import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from cyclegan_fast.images.pixel_type import RGB
 from cyclegan_fast.system.command_line import parse_command
 from cyclegan_fast.system.errors import run_command
 from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.system.progress import waiting
-from export.graphs.interface import INPUT, OUTPUT
 from export.graphs.onnx_file import format_entry, with_digest
 from export.options import ExportOptions, Precision, is_eight_bits
 from export.source import check_layers
@@ -34,13 +28,10 @@ from export.source import check_layers
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from cyclegan_fast.config.options import Norm, Upsampling
     from cyclegan_fast.images.pixel_type import SampleArray
     from cyclegan_fast.networks.resnet import ResnetGenerator
     from export.pictures import Pictures
     from export.source import GeneratorSource
-
-OPSET = 20
 
 
 def to_onnx(
@@ -116,70 +107,13 @@ def float32_graph(network: "ResnetGenerator") -> "ModelProto":
     """Return the graph of a generator in float32, opset 20.
 
     Nodes and tensors are named after the layers that they come from, such as `blocks.3.conv1` and
-    `blocks.3.conv1.norm`.
+    `blocks.3.conv1.norm`; see `export.graphs.generator`.
     """
     from cyclegan_fast.networks.norms import uses_running_statistics
-    from cyclegan_fast.translation.trained import channels_of
     from export.graphs.folding import fold_norms
-    from export.graphs.graph import with_channels, with_weights
+    from export.graphs.generator import generator_graph
 
-    channels = channels_of(network)
-    is_folded = uses_running_statistics(network)
-    if is_folded:
-        network = fold_norms(network)
-    traced = _traced(network.stem.out_channels, len(network.blocks), network.norm, network.upsampling, is_folded)
-    weighted = with_weights(traced, {name: value.cpu().float().numpy() for name, value in network.state_dict().items()})
-    return weighted if channels == (RGB.channels, RGB.channels) else with_channels(weighted, *channels)
-
-
-@lru_cache(
-    maxsize=1
-)  # both directions of a run have one graph but for channels, and tracing takes longer than the rest
-def _traced(width: int, blocks: int, norm: "Norm", upsampling: "Upsampling", is_folded: bool) -> "ModelProto":
-    """Trace a generator of RGB of that width, depth, norm and upsampling; the graph's weights have no meaning."""
-    import torch
-
-    from cyclegan_fast.networks.resnet import ResnetGenerator
-    from export.graphs.folding import without_norms
-    from export.graphs.graph import tidy
-
-    rows, columns = (4 * torch.export.Dim(name, min=2) for name in ("rows", "columns"))
-    network = (
-        without_norms(width, blocks, upsampling)
-        if is_folded
-        else ResnetGenerator(width=width, blocks=blocks, norm=norm, upsampling=upsampling).eval()
-    )
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter)  # the exporter leaves out a bias that is zero, and merges equal weights
-    with _quiet_exporter():
-        program = torch.onnx.export(
-            network,
-            # There are two images of unequal sides: an export takes a side of one, or two equal sides, for fixed.
-            (torch.zeros(2, 3, 32, 24),),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes={"image": {0: torch.export.Dim("batch"), 2: rows, 3: columns}},
-            verbose=False,
-        )
-    assert program is not None
-    return tidy(program.model_proto, ("batch", 3, "height", "width"))
-
-
-@contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Silence the exporter's remarks on itself: that torchvision is not installed, and that PyTorch calls old names."""
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.simplefilter("ignore", DeprecationWarning)
-            yield
-    finally:
-        logger.setLevel(before)
+    return generator_graph(fold_norms(network) if uses_running_statistics(network) else network)
 
 
 # --- the command line ------------------------------------------------------------------------------------------------

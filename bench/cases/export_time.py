@@ -24,7 +24,7 @@ def export_cases(side: int, blocks: int = 9) -> Iterator[Case]:
 
 
 def _contest(side: int, blocks: int) -> Contest:
-    """Return exports from weights in memory: the first one of a process, which traces, and later ones, which do not."""
+    """Return exports from weights in memory."""
     from export import to_onnx
     from export.graphs.graph import serialised
     from export.graphs.precision import in_precision
@@ -40,28 +40,22 @@ def _contest(side: int, blocks: int) -> Contest:
         assert program is not None
         program.save(BytesIO())  # type: ignore[arg-type]  # takes a stream too
 
-    def graph(*, traced: bool) -> Callable[[], None]:
-        def run() -> None:
-            if not traced:
-                to_onnx._traced.cache_clear()
-            serialised(to_onnx.float32_graph(network))
-
-        return run
+    def in_float32() -> None:
+        serialised(to_onnx.float32_graph(network))
 
     def in_float16() -> None:
         serialised(in_precision(to_onnx.float32_graph(network), "float16"))
 
     contenders: dict[str, Callable[[], object]] = {
         _PLAIN_EXPORT: plain,
-        "ours, first direction": graph(traced=False),
-        "ours, second direction": graph(traced=True),
-        "ours, second direction, float16": in_float16,
+        "ours": in_float32,
+        "ours, float16": in_float16,
     }
     if find_spec("tensorrt_rtx") is not None:
         contenders["ours, an engine of it, TensorRT for RTX"] = _engine_builder(network, side)
     return Contest(
         {name: Contender([call]) for name, call in contenders.items()},
-        ours="ours, first direction",
+        ours="ours",
         plain=_PLAIN_EXPORT,
     )
 

@@ -19,7 +19,7 @@ from bench.cases import counts
 from bench.cases.plain_cyclegan import PAPER_SIZE, PLAIN_FLOAT32, PlainCycleGAN, PlainNetworkSize
 from bench.cases.whole_step_graph import IN_A_GRAPH, WholeStepGraph
 from bench.measure.agreement import Disagreement
-from bench.measure.compiled import OPPONENT_FAILURES, forget_compiled, modes
+from bench.measure.compiled import forget_compiled, modes, opponent_failures
 from bench.measure.contest import Case, Contest, why_not_run
 from bench.measure.limits import dtypes
 from bench.measure.peak_memory import followed
@@ -129,7 +129,7 @@ class Steps:
                     del followed_step
                 step = make()
                 reason = _difference(self._begun(step), expected, self.agreement)
-            except OPPONENT_FAILURES as error:
+            except opponent_failures() as error:
                 if name in (PLAIN_FLOAT32, self.ours_name):
                     raise
                 reason = why_not_run(error)

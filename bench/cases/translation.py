@@ -66,7 +66,7 @@ def _contest(dtype: torch.dtype, side: int, device: torch.device, size: PlainNet
     for mode in modes(device, recorded=False):
         ways[f"torch.compile {mode}"] = _plain(original, device, dtype, torch.channels_last, mode)
     ours = f"ours, {in_dtype}"
-    if find_spec("onnxscript") is not None:
+    if find_spec("onnx") is not None:
         ways |= dict(_exported(network, dtype, side, device))
         # Eight bits give another picture: it competes, but the others' times are not divided by its time.
         of_full_precision = (name for name in ways if name.startswith("ours, exported") and "INT8" not in name)

@@ -6,12 +6,17 @@ from typing import Any
 
 import torch
 
-OPPONENT_FAILURES = (
-    torch._dynamo.exc.TorchDynamoException,
-    torch._inductor.exc.InductorError,
-    RuntimeError,  # from a CUDA graph, from a launch, or for want of memory
-)
-"""The exceptions of an opponent that does not run here; it is then named without a time."""
+
+def opponent_failures() -> tuple[type[Exception], ...]:
+    """Return the exceptions of an opponent that does not run here; it is then named without a time.
+
+    They are asked for when one was raised or a race begins, since PyTorch's compiler takes seconds to import.
+    """
+    return (
+        torch._dynamo.exc.TorchDynamoException,
+        torch._inductor.exc.InductorError,
+        RuntimeError,  # from a CUDA graph, from a launch, or for want of memory
+    )
 
 
 def modes(device: torch.device, *, recorded: bool) -> tuple[str, ...]:

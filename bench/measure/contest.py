@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.measure.agreement import errors, refused, tensors_of
-from bench.measure.compiled import OPPONENT_FAILURES
+from bench.measure.compiled import opponent_failures
 from bench.measure.kernel_times import NO_KERNELS
 from bench.measure.limits import Limits, Workload
 from bench.measure.records import Comparison, Setup, Timing
@@ -106,7 +106,7 @@ def measure_case(case: Case, device: torch.device, limits: Limits, drive: Drive)
         shortest_turn_s=contest.shortest_turn_s,
         ends_on_host=contest.ends_on_host,
         in_one_thread=contest.in_one_thread,
-        may_fail=OPPONENT_FAILURES,
+        may_fail=opponent_failures(),
         required=contest.trusted,
     )
     for name, error in race.broken.items():
@@ -155,7 +155,7 @@ def _results(contest: Contest, entrants: dict[str, Contender], wrong: dict[str, 
     for name in list(entrants):
         try:
             results[name] = [tensor.detach().clone() for tensor in tensors_of(entrants[name].calls[0]())]
-        except OPPONENT_FAILURES as error:
+        except opponent_failures() as error:
             if name in contest.trusted:
                 raise
             wrong[name] = why_not_run(error)

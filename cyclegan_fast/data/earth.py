@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from scipy.ndimage import gaussian_filter
 
 from cyclegan_fast.data.earth_views import KM_PER_PIXEL, LARGEST_SIDE, Colours, View, draw_centre, draw_in_cells
 from cyclegan_fast.images.files import write_image
@@ -94,6 +93,8 @@ def depth_tints(sea_floor: Pixels, deep: npt.NDArray[np.bool_]) -> Pixels:
     Its relief is so fine that generators answer it with a grid. A smoothed colour is the Gaussian mean, with a standard
     deviation of 44 km at the equator, of the colours around it that are of deep water.
     """
+    from scipy.ndimage import gaussian_filter  # takes most of a second to import, which no other data needs
+
     colours, weight = sea_floor[::2, ::2].astype(np.float32), deep[::2, ::2].astype(np.float32)
     smooth = partial(gaussian_filter, sigma=3, mode=("nearest", "wrap"))
     sums = np.stack([smooth(colours[..., channel] * weight) for channel in range(3)], axis=-1)

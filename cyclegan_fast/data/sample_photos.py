@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import skimage
 from PIL import Image
-from scipy.ndimage import gaussian_filter
 
 from cyclegan_fast.images.files import write_image
 from cyclegan_fast.images.pixels import Pixels
@@ -37,6 +36,8 @@ def cyanotype_drawing(photo: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]
     from Prussian blue to paper. Ink and glow depend on a pixel's neighbourhood, so that no colour lookup can do this.
     Lengths follow the image's side: they are stated for 64 pixels.
     """
+    from scipy.ndimage import gaussian_filter  # takes most of a second to import, which no other data needs
+
     unit = photo.shape[0] / 64
     luminance = photo @ np.array([0.299, 0.587, 0.114])
     fine = gaussian_filter(luminance, 1.0 * unit)

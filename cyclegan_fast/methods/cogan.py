@@ -25,6 +25,7 @@ from cyclegan_fast.methods.base import (
 )
 from cyclegan_fast.methods.losses import generator_loss
 from cyclegan_fast.networks.layers import NormalisedConv2d, NormalisedConvTranspose2d, initialise
+from cyclegan_fast.networks.optimizers import EagerAdam
 from cyclegan_fast.system.errors import UserError
 
 LATENT = 128
@@ -230,7 +231,7 @@ class LatentSearch(nn.Module):
         best, lowest = latent.clone(), errors.min(1).values
         with torch.inference_mode(False), torch.enable_grad():
             latent.requires_grad_(True)
-            optimizer = torch.optim.Adam([latent], self.learning_rate)
+            optimizer = EagerAdam([latent], self.learning_rate)
             for step in range(self.steps + 1):
                 rendered = self.source(self.trunk(latent.to(images.dtype)))
                 # Sums: each image has a gradient, and an update, of its own, and float16 does not lose it.

@@ -119,16 +119,21 @@ def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def set_determinism(wanted: bool, *, sizes_repeat: bool = True) -> None:
+def set_determinism(wanted: bool, *, sizes_repeat: bool = True, compiled: bool = False) -> None:
     """Ask PyTorch for the same bits for the same input, on a GPU too; or else let cuDNN time its algorithms.
 
     Args:
         sizes_repeat: whether images come in a few sizes. cuDNN times all of its algorithms for each new one, which
             takes longer than it saves where every image brings a size of its own.
+        compiled: whether the networks go through torch.compile, whose code is to be deterministic, too. That alone
+            imports the compiler, for two seconds or more.
     """
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(wanted)
+    if compiled:
+        torch.use_deterministic_algorithms(wanted)
+    else:
+        torch.set_deterministic_debug_mode("error" if wanted else "default")
     torch.backends.cudnn.benchmark = sizes_repeat and not wanted
 
 

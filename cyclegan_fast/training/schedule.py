@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from cyclegan_fast.checkpoint.content import PlateauCounts, PlateauState, ScheduleState
 from cyclegan_fast.config.options import OptimizerConfig
+from cyclegan_fast.networks.optimizers import EagerSGD
 from cyclegan_fast.system.distributed import Ranks
 from cyclegan_fast.training.loss_sums import LossSums
 
@@ -103,7 +104,7 @@ class Plateau:
     """
 
     def __init__(self, learning_rate: float) -> None:
-        self._optimizer = torch.optim.SGD([torch.zeros(())], lr=learning_rate)
+        self._optimizer = EagerSGD([torch.zeros(())], lr=learning_rate)
         self._scheduler = ReduceLROnPlateau(self._optimizer, mode="min", factor=0.2, threshold=0.01, patience=5)
 
     @property

@@ -194,7 +194,9 @@ def open_training(
     health = HealthMonitor(config, run.path, attempt, ranks.is_first, tell)
     data.training.seed = config.run.seed
     dtype, remark = working_dtype(device, config.run.amp, config.run.amp_dtype)
-    set_determinism(config.run.deterministic, sizes_repeat=config.data.preprocess in CROPPING)
+    set_determinism(
+        config.run.deterministic, sizes_repeat=config.data.preprocess in CROPPING, compiled=config.run.compile
+    )
     state = TrainingState(config, data.training, device, dtype, ranks, shares)
     samples = SampleImages.of(data, config)
     evaluator = Evaluator(config, data, device, attempt.best(saved)) if ranks.is_first else None

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 StoredWeights = Literal["int8", "float16"]
 """Names how a page stores the weights of convolutions."""
-_NEEDED = ("onnx", "onnxscript", "onnxruntime")
+_NEEDED = ("onnx", "onnxruntime")
 _HERE = Path(__file__).parent
 _COMPRESSION = 9
 _EXAMPLE_SIDE = 256

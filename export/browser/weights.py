@@ -23,7 +23,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from cyclegan_fast.images.pixels import to_signed_array
 from cyclegan_fast.system.errors import UserError
-from export.graphs.graph import CONVOLUTIONS, serialised, with_weights
+from export.graphs.graph import CONVOLUTIONS, serialised
 from export.parity import Parity, in_onnxruntime, in_own_units
 
 if TYPE_CHECKING:
@@ -111,11 +111,13 @@ def _rounded(rows: npt.NDArray[np.float64], scales: npt.NDArray[np.float32]) -> 
 
 def as_computed(model: ModelProto, tensors: Sequence[PackedTensor]) -> ModelProto:
     """Return the float32 graph that a page computes: with the stored weights, widened."""
-    return with_weights(model, _all_weights(model) | {tensor.name: tensor.widened() for tensor in tensors})
-
-
-def _all_weights(model: ModelProto) -> dict[str, npt.NDArray[Any]]:
-    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    result = ModelProto()
+    result.CopyFrom(model)
+    widened = {tensor.name: tensor.widened() for tensor in tensors}
+    for tensor in result.graph.initializer:
+        if tensor.name in widened:
+            tensor.CopyFrom(numpy_helper.from_array(widened[tensor.name], tensor.name))
+    return result
 
 
 def pack(source: "GeneratorSource", model: ModelProto, stored: "StoredWeights") -> tuple[bytes, ModelProto]:

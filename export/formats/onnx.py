@@ -15,7 +15,7 @@ class OnnxFormat(ExportFormat):
 
     name = "onnx"
     endings = (".onnx",)
-    modules = ("onnx", "onnxscript", "onnxruntime")
+    modules = ("onnx", "onnxruntime")
     install = "pip install 'cyclegan-fast[export]'"
     runs_with = "ONNX Runtime, OpenVINO, or whatever reads ONNX opset 20"
     taken = "any batch and size"

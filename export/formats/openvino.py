@@ -18,7 +18,7 @@ class OpenVinoFormat(ExportFormat):
 
     name = "openvino"
     endings = (".xml", ".bin")
-    modules = ("onnx", "onnxscript", "openvino")
+    modules = ("onnx", "openvino")
     install = "pip install 'cyclegan-fast[export]'"
     runs_with = "OpenVINO on Intel, AMD and Arm processors, Intel GPUs and NPUs"
     taken = "any batch and size"

@@ -8,7 +8,7 @@ class TensorRtFormat(TensorRtRtxFormat):
 
     name = "tensorrt"
     endings = (".tensorrt.engine", ".tensorrt.json")
-    modules = ("onnx", "onnxscript", "tensorrt")
+    modules = ("onnx", "tensorrt")
     install = "pip install 'cyclegan-fast[export,tensorrt]' (fetched from NVIDIA's own index)"
     runs_with = "a GPU of the kind that built it, tensorrt of the same version, PyCUDA"
     runtime = "tensorrt"

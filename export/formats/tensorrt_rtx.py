@@ -19,7 +19,7 @@ class TensorRtRtxFormat(ExportFormat):
 
     name = "tensorrt-rtx"
     endings = (".rtx.engine", ".rtx.json")
-    modules = ("onnx", "onnxscript", "tensorrt_rtx")
+    modules = ("onnx", "tensorrt_rtx")
     install = "pip install 'cyclegan-fast[export,rtx]'"
     runs_with = (
         "a GeForce or RTX card, compute capability 8.0, 8.6, 8.9 or 12.0, tensorrt-rtx of the same version, PyCUDA"

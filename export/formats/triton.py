@@ -11,7 +11,7 @@ class TritonFormat(ExportFormat):
 
     name = "triton"
     endings = (".triton",)
-    modules = ("onnx", "onnxscript", "onnxruntime")
+    modules = ("onnx", "onnxruntime")
     install = "pip install 'cyclegan-fast[export]'"
     runs_with = "Triton Inference Server with its ONNX Runtime backend"
     taken = "up to 8 images of any size"  # TritonOptions.batch_size

@@ -16,7 +16,7 @@ class WebFormat(ExportFormat):
 
     name = "web"
     endings = (".html",)
-    modules = ("onnx", "onnxscript", "onnxruntime")
+    modules = ("onnx", "onnxruntime")
     install = "pip install 'cyclegan-fast[export]'"
     runs_with = "a browser"
     taken = "one image of any size"

@@ -1,18 +1,16 @@
 """Memory followed on tensors without any is that of the same step computed."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
+from bench import memory as memory_command
 from bench.measure.live_memory import ALLOCATION_UNIT, live_memory
 from bench.memory import CROP_UNIT, SMALLEST_CROP, largest_crop, step_memory
 from cyclegan_fast.config.options import Config, DataConfig, NetworkConfig, OptimizerConfig
 from cyclegan_fast.kernels import Impl, instance_norm
 from cyclegan_fast.kernels.triton_language import INTERPRETED
 from cyclegan_fast.training import step
+from tests.as_command import run_as_command
 
 NEEDS_INTERPRETER = pytest.mark.skipif(
     not INTERPRETED, reason="only in Triton's interpreter do fused operators take tensors that are on no GPU"
@@ -108,7 +106,6 @@ def test_the_largest_crop_fits_and_the_next_one_does_not(largest: int) -> None:
     assert largest_crop(peak_bytes, SMALLEST_CROP**2 - 1) is None
 
 
-def test_the_command_explains_itself() -> None:
-    command = [sys.executable, "-m", "bench.memory", "--help"]
-    finished = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
-    assert finished.stdout.startswith("usage: python -m bench.memory")
+def test_the_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_as_command(memory_command.__file__, "--help") == 0
+    assert capsys.readouterr().out.startswith("usage: python -m bench.memory")

@@ -16,6 +16,7 @@ from tests.slow import slow_but
 
 CPU = torch.device("cpu")
 SIDE = 32
+NARROW = PlainNetworkSize(16, 6)
 
 
 def nobody(name: str) -> bool:
@@ -24,13 +25,13 @@ def nobody(name: str) -> bool:
 
 @pytest.mark.parametrize("dtype", slow_but(["torch.float32"], {str(dtype): dtype for dtype in dtypes(CPU)}))
 def test_plain_pytorch_and_ours_go_the_same_way(dtype: torch.dtype) -> None:
-    contest = Steps(SIDE, 1, CPU, dtype, nobody).contest()
+    contest = Steps(SIDE, 1, CPU, dtype, nobody, NARROW).contest()
     assert set(contest.contenders) == {PLAIN_FLOAT32, "ours" if dtype == torch.float32 else "ours --amp"}
     assert not contest.wrong
 
 
 def test_a_step_that_does_not_descend_is_found() -> None:
-    steps = Steps(SIDE, 1, CPU, torch.float32, nobody)
+    steps = Steps(SIDE, 1, CPU, torch.float32, nobody, NARROW)
     with (
         mock.patch.object(Descent, "update", return_value=None),
         pytest.raises(Exception, match=r"ours: its weights go another way: the cosine with plain PyTorch's is 0\.00"),
@@ -40,7 +41,7 @@ def test_a_step_that_does_not_descend_is_found() -> None:
 
 @pytest.mark.slow
 def test_an_opponent_that_does_not_descend_is_named_without_a_time() -> None:
-    steps = Steps(SIDE, 1, CPU, torch.float32, lambda name: "checkpoint" in name)
+    steps = Steps(SIDE, 1, CPU, torch.float32, lambda name: "checkpoint" in name, NARROW)
     whole = steps.ours
 
     def broken(config: Config | None = None) -> object:

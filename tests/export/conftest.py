@@ -71,7 +71,8 @@ def trained_run(made_once: MadeOnce) -> Path:
         from cyclegan_fast import train  # a GPU's image may lack what training imports
 
         arguments = ["--max-steps", "30", "--ngf", "16", "--ndf", "8", "--device", "cpu", "--runs", str(runs)]
-        assert train.main([*arguments, "--name", "demo"]) == 0
+        scored = ["--metrics", "reconstruction", "--evaluate-images", "2"]  # which takes longer than the training
+        assert train.main([*arguments, *scored, "--name", "demo"]) == 0
 
     return made_once("trained", trained) / "demo"
 

@@ -123,7 +123,7 @@ def test_a_weight_beyond_the_range_of_float16_is_refused(random_generator: Resne
     # In low precision there is no bar at the smallest size: a norm of 2x2 planes makes its rounding as large as itself.
     + [("float32", (2, 8, 8))],
 )
-def test_random_weights_keep_their_parity_at_sizes_that_were_not_traced(
+def test_random_weights_keep_their_parity_at_any_size(
     graph: ModelProto, random_generator: ResnetGenerator, precision: Precision, shape: tuple[int, int, int]
 ) -> None:
     pixels = photographs(*shape)
@@ -332,7 +332,6 @@ def test_a_generator_that_resizes_is_exported_as_it_translates(norm: Norm, runni
         assert BARS[precision].failure(parity) is None, (precision, str(parity))
 
 
-@pytest.mark.slow
 def test_running_statistics_have_a_file_of_their_own_and_verify_knows_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

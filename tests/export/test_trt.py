@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,11 +29,12 @@ from export.graphs.quantisation import activation_ranges, quantised
 from export.options import EightBits, Precision, is_eight_bits
 from export.parity import BARS, Parity
 from export.pictures import photographs
-from export.source import load_sources
+from export.source import ONE_WAY, GeneratorSource
 from export.to_onnx import float32_graph, to_onnx
 
 ROOT = Path(__file__).parents[2]
 PROFILE = Profile((1, 32, 32), (1, 64, 64), (4, 128, 96))
+TARGETS = ("sm86", "sm89", "sm120")
 
 
 @pytest.fixture(scope="session")
@@ -44,36 +47,48 @@ def content(random_generator: ResnetGenerator) -> bytes:
     return serialised(float32_graph(random_generator))
 
 
+@pytest.fixture(scope="module")
+def engine_of(rtx: Library, random_generator: ResnetGenerator) -> Callable[[Precision, bool], BuiltEngine]:
+    """Builds an engine for three generations, in a precision and with pixels or without; each once."""
+
+    @cache
+    def built(precision: Precision, pixels: bool) -> BuiltEngine:
+        source = GeneratorSource(random_generator, Path("G.pth"), "G", ONE_WAY, 64, "0" * 64, {})
+        onnx = serialised(to_onnx(source, precision, uint8_io=pixels))
+        engine = build(rtx, onnx, PROFILE, targets=TARGETS, progress=False)
+        assert len(engine.content) > len(onnx) / 2  # it holds the weights
+        return engine
+
+    return built
+
+
 # --- real engines ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("pixels", [False, True])
 @pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
 def test_an_engine_is_built_for_three_generations_without_a_gpu(
-    rtx: Library, weights: Path, precision: Precision, pixels: bool
+    engine_of: Callable[[Precision, bool], BuiltEngine], precision: Precision, pixels: bool
 ) -> None:
-    (generator,) = load_sources(weights, "both", [])
-    onnx = serialised(to_onnx(generator, precision, uint8_io=pixels))
-    engine = build(rtx, onnx, PROFILE, targets=("sm86", "sm89", "sm120"), progress=False)
+    engine = engine_of(precision, pixels)
     assert engine.input.name == "image"
     assert engine.output.name == "translated"
     assert engine.input.dtype == engine.output.dtype == ("uint8" if pixels else "float")
     assert engine.input.shape == ((-1, -1, -1, 3) if pixels else (-1, 3, -1, -1))
-    assert len(engine.content) > len(onnx) / 2  # it holds the weights
 
 
 @pytest.mark.parametrize(
     ("precision", "targets"),
-    [("int8", ("sm86", "sm89", "sm120")), pytest.param("fp8", ("sm89", "sm120"), marks=pytest.mark.slow)],
+    [("int8", TARGETS), pytest.param("fp8", ("sm89", "sm120"), marks=pytest.mark.slow)],
 )
 def test_an_engine_of_8_bits_is_built_from_calibrated_graphs(
-    rtx: Library, random_generator: ResnetGenerator, content: bytes, precision: EightBits, targets: tuple[str, ...]
+    rtx: Library, random_generator: ResnetGenerator, precision: EightBits, targets: tuple[str, ...]
 ) -> None:
     graph = float32_graph(random_generator)
     model = quantised(graph, precision, activation_ranges(graph, photographs(4, 32, 32), precision))
+    half = build(rtx, serialised(in_precision(graph, "float16")), PROFILE, targets=targets, progress=False)
     for variant in (model, with_pixel_io(model)):
         engine = build(rtx, serialised(variant), PROFILE, targets=targets, progress=False)
-        half = build(rtx, serialised(in_precision(graph, "float16")), PROFILE, targets=targets, progress=False)
         assert engine.content != half.content
         assert engine.input.name == "image"
 
@@ -89,17 +104,21 @@ def test_fp8_is_for_gpus_that_have_it(rtx: Library) -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16", "int8", "fp8"])
 def test_as_far_as_a_machine_without_a_gpu_reads_it_the_engine_is_whole(
-    rtx: Library, random_generator: ResnetGenerator, precision: str, caplog: pytest.LogCaptureFixture
+    rtx: Library,
+    random_generator: ResnetGenerator,
+    engine_of: Callable[[Precision, bool], BuiltEngine],
+    precision: Precision,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Fails for all without a device; what the library says tells a whole engine from a damaged one."""
     if libraries.gpu_count():
         pytest.skip("tests/export/test_gpu_engine.py runs engines where there is a GPU")
-    graph = float32_graph(random_generator)
     if is_eight_bits(precision):
+        graph = float32_graph(random_generator)
         graph = quantised(graph, precision, activation_ranges(graph, photographs(4, 32, 32), precision))
-    elif precision != "float32":
-        graph = in_precision(graph, precision)
-    engine = build(rtx, serialised(graph), PROFILE, targets=("sm89",), progress=False).content
+        engine = build(rtx, serialised(graph), PROFILE, targets=("sm89",), progress=False).content
+    else:
+        engine = engine_of(precision, False).content
     runtime = rtx.module.Runtime(messages_of(rtx))
 
     def refusal(content: bytes) -> str:
@@ -116,14 +135,14 @@ def test_as_far_as_a_machine_without_a_gpu_reads_it_the_engine_is_whole(
 
 
 def test_targets_and_precision_change_the_engine(
-    rtx: Library, content: bytes, random_generator: ResnetGenerator
+    rtx: Library, content: bytes, engine_of: Callable[[Precision, bool], BuiltEngine]
 ) -> None:
-    half = serialised(in_precision(float32_graph(random_generator), "float16"))
-    one = build(rtx, content, PROFILE, targets=("sm86",), progress=False).content
-    two = build(rtx, content, PROFILE, targets=("sm86", "sm120"), progress=False).content
-    low = build(rtx, half, PROFILE, targets=("sm86",), progress=False).content
+    one, two = (
+        build(rtx, content, PROFILE, targets=targets, progress=False).content
+        for targets in (("sm86",), ("sm86", "sm120"))
+    )
     assert one != two  # of one size: an engine holds the weights once, and code is made on the user's GPU
-    assert len(low) < len(one)
+    assert len(engine_of("float16", False).content) < len(one)
 
 
 @pytest.mark.parametrize("refittable", [True, False])

@@ -104,7 +104,6 @@ def engine_parity_in_the_card(arguments: list[str]) -> object:
     return EngineCard.beside(card.with_suffix(".engine")).parity["engine"]
 
 
-@pytest.mark.slow
 def test_an_engine_is_run_where_it_was_built(
     build: list[str], faithful: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

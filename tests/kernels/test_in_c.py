@@ -302,17 +302,14 @@ def test_the_mark_of_a_constant_is_that_of_pytorch() -> None:
     assert vars(constant) == vars(compilation.is_compiled)
 
 
-def test_a_command_begins_without_the_compiler_and_makes_networks_without_values_without_it() -> None:
+def test_networks_without_values_are_made_without_the_compiler() -> None:
     """Each command that reads a run makes such networks, to compare names and shapes: they took seconds."""
     code = """
 import sys, torch
-import cyclegan_fast.training.session
-print("torch._dynamo" in sys.modules)
 from cyclegan_fast.config.options import Config
 from cyclegan_fast.methods.model import Model
 with torch.device("meta"):
     Model(Config())
-print("torch._dynamo" in sys.modules)
+sys.exit("torch._dynamo" in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\nFalse\n"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from cyclegan_fast.checkpoint import files as checkpoint
 from cyclegan_fast.images.labels import CLASSES, VOID, Labels
 from cyclegan_fast.images.pixels import Pixels, as_tensor
+from cyclegan_fast.networks.optimizers import EagerAdamW
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import beside, write_atomically
 from cyclegan_fast.system.progress import progress_bar
@@ -158,7 +159,7 @@ class Trainer:
         torch.manual_seed(training.seed)
         self.network = SegmentationNetwork(training.width).to(device)
         self.steps_per_epoch = -(-len(examples.photographs) // training.batch_size)
-        self.adam = torch.optim.AdamW(self.network.parameters(), lr=training.learning_rate, weight_decay=1e-4)
+        self.adam = EagerAdamW(self.network.parameters(), lr=training.learning_rate, weight_decay=1e-4)
         steps = max(training.epochs * self.steps_per_epoch, 4)
         # The rise takes a tenth of the steps, and one at the least, as the schedule needs.
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from skimage.filters import threshold_otsu
 
 from cyclegan_fast.images.pixel_type import SampleArray
 from cyclegan_fast.images.scenes.scene import Scene
@@ -69,6 +68,8 @@ def _stained(samples: SampleArray) -> npt.NDArray[np.bool_]:
     saturation = (greatest - least) / np.maximum(greatest, 1)
     if saturation.max() - saturation.min() < _LEAST_SATURATION:  # all glass, or all tissue of one stain
         return np.full(saturation.shape, bool(saturation.mean() > _LEAST_SATURATION))
+    from skimage.filters import threshold_otsu  # brings scipy, which takes most of a second to import
+
     # The threshold is the middle of a histogram's bin, and the whole bin belongs to the glass.
     bin_width = float(saturation.max() - saturation.min()) / _BINS
     mask: npt.NDArray[np.bool_] = saturation > threshold_otsu(saturation, _BINS) + bin_width / 2

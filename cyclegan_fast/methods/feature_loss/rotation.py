@@ -22,6 +22,7 @@ from cyclegan_fast.data.image_lists import Images
 from cyclegan_fast.data.preparation import resize
 from cyclegan_fast.images.pixels import Pixels, to_signed
 from cyclegan_fast.methods.feature_loss.vgg import Vgg, blank
+from cyclegan_fast.networks.optimizers import EagerAdamW
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.system.progress import progress_bar
@@ -162,7 +163,7 @@ def train_on_rotations(
     network = blank(RotationNetwork, training.stages, training.widths)
     network.initialise(seed)
     network.to(device)
-    adam = torch.optim.AdamW(network.parameters(), lr=training.learning_rate, weight_decay=1e-4)
+    adam = EagerAdamW(network.parameters(), lr=training.learning_rate, weight_decay=1e-4)
     steps = max(training.steps, 4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         adam, training.learning_rate, total_steps=steps, pct_start=max(0.1, 2 / steps)

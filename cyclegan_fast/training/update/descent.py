@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cyclegan_fast.checkpoint.content import DescentState
+from cyclegan_fast.networks.optimizers import EagerAdam
 from cyclegan_fast.system.distributed import Ranks
 from cyclegan_fast.system.errors import NonFiniteLoss
 from cyclegan_fast.training.update.direct_update import DirectUpdate, laid_out_like
@@ -52,7 +53,7 @@ class Descent:
         self.learning_rate = learning_rate
         self.ranks = ranks
         everything = [p for of_network in parameters.values() for p in of_network]
-        self.optimizer = torch.optim.Adam(everything, lr=learning_rate, betas=(beta1, 0.999), fused=True)
+        self.optimizer = EagerAdam(everything, lr=learning_rate, betas=(beta1, 0.999), fused=True)
         self.scaler = self._new_scaler(scaled)
         self._gathered: set[str] = set()
         self._finish: Callable[[], None] | None = None

@@ -35,7 +35,7 @@ from cyclegan_fast.kernels.gpus import GPUS
 from cyclegan_fast.kernels.triton_language import INTERPRETED
 from cyclegan_fast.system.device import name_of
 from cyclegan_fast.system.errors import UserError
-from tests.slow import slow_but
+from tests.as_command import run_as_command
 
 CPU = torch.device("cpu")
 ASSUMED_SECONDS_OF_A_KEY, ASSUMED_SECONDS_OF_A_CANDIDATE = 0.8, 0.25
@@ -43,35 +43,34 @@ SOON = 3600.0
 NOT_DISTRIBUTIONS = ("PIL", "yaml", "skimage", "onnx", "onnxruntime", "openvino", "xdist")
 
 
+NO_GPU = f"error: bench.gpu needs an NVIDIA GPU, and PyTorch {torch.__version__} sees none here\n"
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-@pytest.mark.parametrize(
-    "arguments", slow_but(["all"], {"all": [], "quick": ["--quick"], "one phase": ["--only", "step"]})
-)
-def test_without_a_gpu_it_says_so_in_a_line_and_writes_nothing(arguments: list[str], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "bench.gpu", "--out", str(tmp_path / "out"), *arguments]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert ended.returncode == 2
-    assert ended.stdout == ""
-    assert ended.stderr == (f"error: bench.gpu needs an NVIDIA GPU, and PyTorch {torch.__version__} sees none here\n")
+@pytest.mark.parametrize("arguments", [[], ["--quick"], ["--only", "step"]], ids=["all", "quick", "one phase"])
+def test_without_a_gpu_it_says_so_in_a_line_and_writes_nothing(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_as_command(gpu.__file__, "--out", str(tmp_path / "out"), *arguments) == 2
+    assert capsys.readouterr() == ("", NO_GPU)
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
-def test_it_needs_nothing_but_pytorch_triton_numpy_and_pytest() -> None:
+def test_a_phase_s_process_needs_little_and_ends_where_it_is_told_nothing(tmp_path: Path) -> None:
+    """It needs PyTorch, Triton, NumPy and pytest, as on a rented GPU, and not the compiler, which takes seconds."""
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     others = [*declared["dependencies"], *declared["optional-dependencies"]["dev"], *NOT_DISTRIBUTIONS]
-    modules = {re.split(r"[^\w-]", line)[0].replace("-", "_") for line in others} - {
-        "torch",
-        "triton",
-        "numpy",
-        "pytest",
-    }
+    modules = {re.split(r"[^\w-]", line)[0].replace("-", "_") for line in others} | {"torch._dynamo"}
+    modules -= {"torch", "triton", "numpy", "pytest", "cyclegan_fast"}
     program = (
-        f"import sys; sys.modules |= dict.fromkeys({sorted(modules - {'cyclegan_fast'})!r}); "
-        "import bench.gpu, bench.phase_process, bench.new_gpu.tests_worker"
+        f"import runpy, sys; sys.modules |= dict.fromkeys({sorted(modules)!r}); "
+        "import bench.gpu, bench.new_gpu.tests_worker; "
+        "runpy.run_module('bench.phase_process', run_name='__main__', alter_sys=True)"
     )
-    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
+    command = [sys.executable, "-c", program, "limits", "--out", str(tmp_path)]
+    ended = subprocess.run(command, cwd=ROOT, input="", capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_launched_later_is_compiled_until_the_time_is_over(

@@ -1,7 +1,6 @@
 """Phases of `bench.gpu` are told what they need, leave the rest over, and one that fails costs the others nothing."""
 
 import re
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -12,7 +11,6 @@ import pytest
 import torch
 
 from bench import gpu
-from bench.measure.machine import ROOT
 from bench.new_gpu import phases
 from bench.new_gpu.phases import Phase, PhaseTask, planned, run_phases
 from bench.new_gpu.summary import CUT_SHORT, LOG_FILE
@@ -106,13 +104,6 @@ def test_a_phase_may_be_a_command_of_its_own_that_is_told_its_seconds(tmp_path: 
     assert f"['{tmp_path}', '7']" in (tmp_path / LOG_FILE).read_text()
     name, *arguments = gpu.check_command(tmp_path, 63)[1:]
     assert (name, *arguments) == ("-m", "kernels.check", "--out", str(tmp_path), "--seconds", "60")
-
-
-def test_a_process_of_a_phase_ends_where_it_is_told_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "bench.phase_process", "limits", "--out", str(tmp_path)]
-    ended = subprocess.run(command, cwd=ROOT, input="", capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
-    assert not list(tmp_path.iterdir())
 
 
 def test_phases_share_what_seconds_are_given() -> None:

@@ -2,7 +2,6 @@
 
 import json
 import random
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from bench.measure.machine import ROOT
+from bench import report
 from bench.measure.records import Comparison, RecordedRun, path_for
 from bench.measure.timing import Spread
 from bench.report import BEGIN, END, main, make_report
@@ -20,6 +19,7 @@ from bench.reporting.device_results import devices
 from bench.reporting.plots import plots_of
 from bench.reporting.tables import case_table, contender_table, for_readme
 from bench.reporting.views import Growth, figure, growths
+from tests.as_command import run_as_command
 from tests.bench.result_samples import (
     CPU,
     GPU,
@@ -437,9 +437,9 @@ def test_figures_have_three_digits(value: float, text: str) -> None:
     assert figure(value) == text
 
 
-def test_help_says_what_it_takes_and_how_it_ends() -> None:
-    command = [sys.executable, "-m", "bench.report", "--help"]
-    finished = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-    assert finished.stdout.startswith("usage: python -m bench.report")
+def test_help_says_what_it_takes_and_how_it_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_as_command(report.__file__, "--help") == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: python -m bench.report")
     for expected in ("--check", "--readme", "--results", BEGIN, END, "Exit status"):
-        assert expected in " ".join(finished.stdout.split())
+        assert expected in " ".join(shown.split())

@@ -4,6 +4,7 @@ import errno
 import mmap
 import os
 import re
+import resource
 import subprocess
 import sys
 import threading
@@ -30,10 +31,21 @@ def raised(error: Exception) -> Callable[[], object]:
     return fail
 
 
+def ask_pillow() -> Image.Image:
+    """Ask for more than the process may have: without a limit, Pillow takes GiB after GiB first, for ten seconds."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + (2 << 30), before[1]))
+    try:
+        return Image.new("RGB", (2**28, 2**20))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
 ASKING = {
     "python": lambda: bytes(2**62),
     "numpy": lambda: np.empty(2**52, np.uint8),
-    "pillow": lambda: Image.new("RGB", (2**28, 2**20)),
+    "pillow": ask_pillow,
     "pytorch": lambda: torch.empty(2**52, dtype=torch.uint8),
     "pytorch, beyond addresses": lambda: torch.empty(2**40, 2**40),
     "a convolution": lambda: torch.nn.Conv2d(2**24, 2**24, 3),

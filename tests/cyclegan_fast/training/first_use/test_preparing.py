@@ -131,13 +131,13 @@ def test_steps_of_every_method_run_without_memory_and_leave_random_numbers_alone
 @pytest.mark.parametrize(
     "config",
     [
-        Config(loss=LossConfig(gan_loss="wgan-gp")),
-        Config(optimizer=OptimizerConfig(ema=0.9)),
-        Config(data=DataConfig(batch_size=4), optimizer=OptimizerConfig(accumulate=2)),
-        Config(networks=NetworkConfig(dropout=True)),
-        Config(networks=NetworkConfig(norm="batch")),
-        Config(networks=NetworkConfig(checkpoint_blocks=True)),
-        Config(data=DataConfig(channels_a=1, dtype_a="uint16", channels_b=6)),
+        Config(loss=LossConfig(gan_loss="wgan-gp"), optimizer=OptimizerConfig(ema=0.9)),
+        Config(
+            data=DataConfig(batch_size=4, channels_a=1, dtype_a="uint16", channels_b=6),
+            optimizer=OptimizerConfig(accumulate=2),
+        ),
+        Config(networks=NetworkConfig(generator="resnet_6", norm="batch", dropout=True)),
+        Config(networks=NetworkConfig(generator="resnet_6", checkpoint_blocks=True)),
     ],
 )
 def test_steps_of_many_settings_are_listed(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

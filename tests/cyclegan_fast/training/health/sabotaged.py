@@ -1,7 +1,8 @@
-"""Trains runs whose discriminator explodes at a step of their first attempts: `python -m` this module with flags.
+"""Trains runs whose discriminator explodes at a step of their first attempts: `python -m` this module.
 
-The rule looks at shorter windows than it does otherwise. Environment variables say how many ATTEMPTS explode, and at
-which attempt and step the process kills itself: KILL_AT="1:26".
+The rule looks at shorter windows than it does otherwise. As a module it takes a number of ranks, KILLS,
+and flags: it trains the run again and again, in ranks that kill themselves at each of them in turn and at last not at
+all, and prints their statuses.
 """
 
 import os
@@ -21,11 +22,14 @@ from cyclegan_fast.training.health import rule
 from cyclegan_fast.training.health.rollback import SEEDS_APART
 from cyclegan_fast.training.step import TrainingStep
 from tests.cyclegan_fast.conftest import TINY
+from tests.cyclegan_fast.forked_ranks import in_ranks
 
 EXPLODES_AT, STEPS = 29, 48
 """The steps at which a discriminator explodes, and after which a run ends."""
 ALARM_AT, BACK_TO = 36, 24
 """The end of the second block of four steps that begins at the explosion, and the checkpoint before it."""
+KILLS = ("0:34", "1:26", "1:43")
+"""The attempts and steps before which a run is killed: before it goes back, right behind that, and later on."""
 WINDOWS = rule.Windows(skipped_steps=16, block_steps=4, blocks=2, short_steps=8, long_steps=16)
 FLAGS = [
     *TINY,
@@ -68,9 +72,20 @@ def explode(model: Any) -> None:
     model.D_A.layers[-1].weight.mul_(1000)
 
 
-if __name__ == "__main__":
-    sabotage(pytest.MonkeyPatch(), attempts=int(os.environ["ATTEMPTS"]), kill_at=os.environ.get("KILL_AT", ""))
+def train_and_die(arguments: list[str], kill_at: str) -> int:
+    """Train as one rank, or as a process of its own where it is the only one; return the status, or be killed."""
+    if os.environ["WORLD_SIZE"] == "1":
+        for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "TORCHELASTIC_RUN_ID"):
+            del os.environ[name]
+    sabotage(pytest.MonkeyPatch(), kill_at=kill_at)
     try:
-        sys.exit(train.main())
+        return train.main(arguments)
     except Killed:
         os.kill(os.getpid(), signal.SIGKILL)
+        raise
+
+
+if __name__ == "__main__":
+    ranks, kills, *flags = sys.argv[1:]
+    for kill in [*filter(None, kills.split(",")), ""]:
+        print("statuses:", in_ranks(int(ranks), train_and_die, flags, kill), flush=True)

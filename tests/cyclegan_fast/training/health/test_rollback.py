@@ -2,8 +2,8 @@
 
 import json
 import math
-import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -30,12 +30,13 @@ from cyclegan_fast.training.health.rollback import (
 )
 from cyclegan_fast.training.health.rule import Trouble
 from cyclegan_fast.training.schedule import Schedule
+from cyclegan_fast.training.step import TrainingStep
 from tests.cyclegan_fast.conftest import contents
-from tests.cyclegan_fast.system.test_distributed import torchrun
 from tests.cyclegan_fast.training.health.sabotaged import (
     ALARM_AT,
     BACK_TO,
     EXPLODES_AT,
+    KILLS,
     STEPS,
     WINDOWS,
     Killed,
@@ -55,11 +56,27 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def gone_back(root: Path) -> Path:
-    """Trains a run that explodes once, goes back, and ends well."""
+    """Trains a run that explodes once, goes back, and ends well; keeps in `before` what it was before it exploded."""
+    run = root / "gone-back"
     with pytest.MonkeyPatch.context() as patch:
         sabotage(patch)
-        assert train.main(flags_of(root / "data", root, "gone-back", "--rollback")) == 0
-    return root / "gone-back"
+        step = TrainingStep.__call__
+
+        def keeping(self: TrainingStep, *images: Any) -> Any:
+            if (self.config.run.seed, self.steps_taken + 1) == (0, EXPLODES_AT):
+                shutil.copytree(run, root / "before")
+            return step(self, *images)
+
+        patch.setattr(TrainingStep, "__call__", keeping)
+        assert train.main(flags_of(root / "data", root, run.name, "--rollback")) == 0
+    return run
+
+
+@pytest.fixture
+def begun(gone_back: Path, root: Path, tmp_path: Path) -> list[str]:
+    """Copies the run before it explodes, as a kill would leave it there; returns the command that goes on with it."""
+    shutil.copytree(root / "before", tmp_path / gone_back.name)
+    return flags_of(root / "data", tmp_path, gone_back.name, "--rollback")
 
 
 def checkpoints(run: Path) -> dict[str, int]:
@@ -94,14 +111,14 @@ def test_a_run_that_explodes_goes_back_and_goes_on_with_another_seed_and_half_th
 
 
 def test_the_attempt_is_the_checkpoint_trained_on_with_the_settings_that_are_stated(
-    gone_back: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+    gone_back: Path, root: Path, begun: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Compares with a run of its own that is given these weights, and trains with that seed and rate."""
     with monkeypatch.context() as patch:
         sabotage(patch, kill_at="1:25")
         with pytest.raises(Killed):
-            train.main(flags_of(root / "data", root, "by-hand", "--rollback"))
-    run = root / "by-hand"
+            train.main(begun)
+    run = tmp_path / gone_back.name
     kept = final_state(run)
     assert (kept["log"]["step"], kept["rollbacks"]) == (BACK_TO, 0)
     (run / "alarms.jsonl").unlink()
@@ -131,80 +148,82 @@ def test_the_attempt_is_the_checkpoint_trained_on_with_the_settings_that_are_sta
 
     with monkeypatch.context() as patch:
         patch.setattr(TrainingState, "restore", with_own_numbers)
-        assert train.main(flags_of(root / "data", root, "by-hand", *other)) == 0
+        assert train.main(flags_of(root / "data", tmp_path, gone_back.name, *other)) == 0
     assert_same_state(final_state(run)["model"], final_state(gone_back)["model"])
     assert_same_state(final_state(run)["step"], final_state(gone_back)["step"])
 
 
-@pytest.mark.parametrize("kill_at", ["0:34", "1:26", "1:43"])
-def test_a_run_that_is_killed_goes_back_alike_and_ends_with_the_same_bits(
-    gone_back: Path, root: Path, kill_at: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_processes_that_die_go_back_alike_and_end_with_the_same_bits(
+    gone_back: Path, root: Path, begun: list[str], tmp_path: Path, ranks: int
 ) -> None:
-    arguments = flags_of(root / "data", root, f"killed-{kill_at}", "--rollback")
-    with monkeypatch.context() as patch:
-        sabotage(patch, kill_at=kill_at)
-        with pytest.raises(Killed):
-            train.main(arguments)
-    with monkeypatch.context() as patch:
-        sabotage(patch)
-        assert train.main(arguments) == 0
-    run = root / f"killed-{kill_at}"
-    assert_same_state(final_state(run), final_state(gone_back))
-    assert metrics(run) == metrics(gone_back)
-    assert read_alarms(run) == read_alarms(gone_back)
-    assert sorted(contents(run / "samples")) == sorted(contents(gone_back / "samples"))
+    """Kills a run before, right behind and after going back; two ranks hear the same alarm, and go back together."""
+    whole, dying = gone_back, tmp_path / gone_back.name
+    if ranks == 2:
+        shutil.rmtree(dying)
+        whole = tmp_path / "whole" / gone_back.name
+        assert statuses(flags_of(root / "data", whole.parent, whole.name, "--rollback"), ranks, ()) == [[0, 0]]
+    assert statuses(begun, ranks, KILLS) == [[-signal.SIGKILL] * ranks] * len(KILLS) + [[0] * ranks]
+    assert [alarm.back_to for alarm in read_alarms(whole)] == [BACK_TO]
+    assert read_alarms(dying) == read_alarms(whole)
+    assert len(final_state(whole)["ranks"]) == ranks
+    assert_same_state(final_state(dying), final_state(whole))
+    assert metrics(dying) == metrics(whole)
+    assert sorted(contents(dying / "samples")) == sorted(contents(whole / "samples"))
+
+
+def statuses(arguments: list[str], ranks: int, kills: tuple[str, ...]) -> list[list[int]]:
+    """Train a run whose processes are killed at each of `kills`; return the statuses of all starts."""
+    module = [sys.executable, "-m", "tests.cyclegan_fast.training.health.sabotaged", str(ranks), ",".join(kills)]
+    ended = subprocess.run([*module, *arguments], capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return [json.loads(line.partition(":")[2]) for line in ended.stdout.splitlines() if line.startswith("statuses:")]
 
 
 def test_a_run_gives_up_after_three_times_and_says_what_is_kept(
-    root: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    begun: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sabotage(monkeypatch, attempts=4)
-    run = root / "given-up"
-    arguments = flags_of(root / "data", root, "given-up", "--rollback")
-    assert train.main(arguments) == 2
+    run = tmp_path / "gone-back"
+    assert train.main(begun) == 2
     error = capfd.readouterr().err.splitlines()[-1]
     assert "and the run went back 3 times already" in error
     assert f"{run / 'checkpoints/good_00000024.pt'}, of step 24, is from before that" in error
     assert [alarm.back_to for alarm in read_alarms(run)] == [BACK_TO] * 3
     rates = [line["learning_rate"] for line in metrics(run) if line["step"] > BACK_TO]
     assert set(rates) == {2e-4 / 8}
-    assert train.main(arguments) == 2, "the same command finds the same"
+    assert train.main(begun) == 2, "the same command finds the same"
     assert "went back 3 times already" in capfd.readouterr().err
 
 
-def test_without_rollback_a_run_says_it_once_and_ends_with_status_0(
-    root: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_without_rollback_a_run_says_it_once_and_goes_back_later_by_the_same_command_or_with_a_later_end(
+    root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Goes back later with the same command and --rollback, though no checkpoint was kept for that."""
+    """Goes back with --rollback, though no checkpoint was kept for that."""
     sabotage(monkeypatch)
-    arguments = flags_of(root / "data", root, "told", "--keep-every-epochs", "3")
-    assert train.main([*arguments, "--max-steps", "44"]) == 0
+
+    def arguments(runs: Path) -> list[str]:
+        return [*flags_of(root / "data", runs, "told", "--keep-every-epochs", "3"), "--max-steps"]
+
+    run, other = tmp_path / "told", tmp_path / "other" / "told"
+    assert train.main([*arguments(tmp_path), "38"]) == 0
     out = capfd.readouterr()
     assert (out.out + out.err).count("warning: the loss D_A has exploded") == 1
     assert "goes back to the newest checkpoint up to step 28" in out.out + out.err
-    (alarm,) = read_alarms(root / "told")
+    (alarm,) = read_alarms(run)
     assert (alarm.step, alarm.back_to) == (ALARM_AT, None)
-    assert not list((root / "told/checkpoints").glob("good_*"))
-    assert train.main([*arguments, "--rollback"]) == 0
-    (alarm,) = read_alarms(root / "told")
-    assert (alarm.step, alarm.back_to) == (ALARM_AT, 21), "the third epoch of seven steps was kept"
-    assert [line["step"] for line in metrics(root / "told")] == list(range(2, STEPS + 1, 2))
-    assert final_state(root / "told")["rollbacks"] == 1
-
-
-def test_a_run_that_ended_in_trouble_goes_back_by_the_same_command(
-    root: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sabotage(monkeypatch)
-    arguments = flags_of(root / "data", root, "ended", "--keep-every-epochs", "3", "--max-steps", "38")
-    assert train.main(arguments) == 0
-    assert train.main(arguments) == 0
+    assert not list((run / "checkpoints").glob("good_*"))
+    shutil.copytree(run, other)
+    assert train.main([*arguments(tmp_path), "38"]) == 0
     assert "is finished after 38 steps" in capfd.readouterr().out
-    assert train.main([*arguments, "--rollback"]) == 0
-    assert [alarm.back_to for alarm in read_alarms(root / "ended")] == [21]
-    assert final_state(root / "ended")["rollbacks"] == 1
+    for end, its in ((38, run), (40, other)):
+        assert train.main([*arguments(its.parent), str(end), "--rollback"]) == 0
+        (alarm,) = read_alarms(its)
+        assert (alarm.step, alarm.back_to) == (ALARM_AT, 21), "the third epoch of seven steps was kept"
+        assert [line["step"] for line in metrics(its)] == list(range(2, end + 1, 2))
+        assert final_state(its)["rollbacks"] == 1
     capfd.readouterr()
-    assert train.main([*arguments, "--rollback"]) == 0
+    assert train.main([*arguments(tmp_path), "38", "--rollback"]) == 0
     assert "is finished after 38 steps" in capfd.readouterr().out
 
 
@@ -234,21 +253,23 @@ def test_where_nothing_was_saved_before_the_trouble_a_run_begins_anew(
 ) -> None:
     """Compares with a run that has the seed and the rate from its beginning: its networks are drawn anew."""
     sabotage(monkeypatch)
-    rare = ("--checkpoint-every", "100", "--rollback")
+    rare = ("--checkpoint-every", "100", "--max-steps", "38", "--rollback")
     assert train.main(flags_of(root / "data", root, "anew", *rare)) == 0
     (alarm,) = read_alarms(root / "anew")
     assert (alarm.step, alarm.back_to) == (ALARM_AT, 0)
-    plain = ("--checkpoint-every", "100", "--seed", "1000", "--learning-rate", "1e-4")
+    plain = ("--checkpoint-every", "100", "--max-steps", "38", "--seed", "1000", "--learning-rate", "1e-4")
     assert train.main(flags_of(root / "data", root, "plain", *plain)) == 0
     assert_same_state(final_state(root / "anew")["model"], final_state(root / "plain")["model"])
     without = [[{**line, "learning_rate": 0} for line in metrics(root / name)] for name in ("anew", "plain")]
     assert without[0] == without[1]
 
 
-def test_a_loss_that_is_not_finite_is_gone_back_from(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_is_not_finite_is_gone_back_from(
+    begun: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sabotage(monkeypatch, harm=lambda model: model.G_B.head.weight.fill_(float("nan")))
-    assert train.main(flags_of(root / "data", root, "nan", "--rollback")) == 0
-    (alarm,) = read_alarms(root / "nan")
+    assert train.main(begun) == 0
+    (alarm,) = read_alarms(tmp_path / "gone-back")
     assert alarm.kind == "not finite"
     assert alarm.back_to == 12, "8 steps before the last report, of step 28, and the checkpoints of 12 and 24 are kept"
 
@@ -257,7 +278,7 @@ def test_the_best_evaluation_stays_the_best_where_the_run_goes_back_before_it(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sabotage(monkeypatch)
-    by_step = {8: 0.1, 16: 0.2, 24: 0.3, 32: 0.9, 40: 0.4, 48: 0.5}
+    by_step = {8: 0.1, 16: 0.2, 24: 0.3, 32: 0.9, 40: 0.4}
     monkeypatch.setattr(
         "cyclegan_fast.training.validation.scalars", lambda _: {"a2b.reconstruction.ssim": by_step[step[0]]}
     )
@@ -271,36 +292,14 @@ def test_the_best_evaluation_stays_the_best_where_the_run_goes_back_before_it(
         return is_best(self, at, evaluation)
 
     monkeypatch.setattr(Evaluator, "is_best", noting)
-    assert train.main(flags_of(root / "data", root, "best", "--rollback", "--evaluate-every", "8")) == 0
+    flags = ("--rollback", "--evaluate-every", "8", "--max-steps", "40")
+    assert train.main(flags_of(root / "data", root, "best", *flags)) == 0
     best = final_state(root / "best")["best"]
     assert (best["step"], best["value"]) == (32, 0.9)
     assert checkpoints(root / "best")["best.pt"] == 32
     lines = [json.loads(line) for line in (root / "best/evaluations.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [8, 16, 24, 32, 40, 48]
+    assert [line["step"] for line in lines] == [8, 16, 24, 32, 40]
     assert not lines[3]["best"], "the one that is written is that of the attempt that went on"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_processes_that_die_go_back_to_the_same_bits(root: Path, ranks: int) -> None:
-    """Kills a run before, in and after going back; two ranks hear the same alarm, and go back together."""
-
-    def status(name: str, kill_at: str) -> int:
-        module = ["tests.cyclegan_fast.training.health.sabotaged", *flags_of(root / "data", root, name, "--rollback")]
-        launcher = torchrun(*module) if ranks == 2 else [sys.executable, "-m", *module]
-        environment = {**os.environ, "ATTEMPTS": "1", "KILL_AT": kill_at}
-        return subprocess.run(launcher, env=environment, capture_output=True, timeout=300, check=False).returncode
-
-    assert status(f"whole-{ranks}", "") == 0
-    for kill_at in ("0:36", "1:26", "1:45"):
-        assert status(f"dying-{ranks}", kill_at) != 0
-    assert status(f"dying-{ranks}", "") == 0
-    whole, dying = root / f"whole-{ranks}", root / f"dying-{ranks}"
-    assert [alarm.back_to for alarm in read_alarms(whole)] == [BACK_TO]
-    assert read_alarms(dying) == read_alarms(whole)
-    assert len(final_state(whole)["ranks"]) == ranks
-    assert_same_state(final_state(dying), final_state(whole))
-    assert metrics(dying) == metrics(whole)
 
 
 # --- the folder -----------------------------------------------------------------------------------------------------
