@@ -95,7 +95,7 @@ def test_cases_that_time_does_not_suffice_for_are_told() -> None:
 def test_the_table_has_a_row_for_both_batches_and_its_files_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sites = generator_sites(width=16, side=32)[2:4]
+    sites = generator_sites(width=16, side=16)[2:4]
     monkeypatch.setattr(check_cases, "generator_sites", lambda **sizes: sites)
     monkeypatch.setattr(check, "TRITON_DTYPES", (torch.float32,))
     monkeypatch.setattr(check_cases, "discriminator_sites", lambda **sizes: [])

@@ -102,7 +102,7 @@ def cases(draw: st.DrawFn) -> Case:
     )
 
 
-@examples(30)
+@examples(20)
 @given(case=cases())
 def test_the_norm_is_as_accurate_as_pytorch(case: Case) -> None:
     batch, channels, height, width = case.shape
@@ -221,7 +221,7 @@ def convolutions(draw: st.DrawFn) -> tuple[Tensor, Tensor, ConvPlan]:
     )
 
 
-@examples(25)
+@examples(15)
 @given(operands=convolutions())
 def test_conv2d_reflect_is_as_accurate_as_pytorch(operands: tuple[Tensor, Tensor, ConvPlan]) -> None:
     x, weight, plan = operands
@@ -230,7 +230,7 @@ def test_conv2d_reflect_is_as_accurate_as_pytorch(operands: tuple[Tensor, Tensor
         assert_as_accurate_as_pytorch(lambda impl, x, weight: conv2d_reflect(x, weight, impl=impl)[0], x, weight)
 
 
-@examples(25)
+@examples(15)
 @given(operands=convolutions())
 def test_partials_of_conv2d_reflect_combine_to_the_statistics_of_y(operands: tuple[Tensor, Tensor, ConvPlan]) -> None:
     """Combines the statistics of y as it is stored, rounded: that is what the norm behind it reads."""

@@ -11,10 +11,10 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from cyclegan_fast.kernels import plans as launch
+from cyclegan_fast.kernels import plans as launch, triton_language
 from cyclegan_fast.kernels.checking.sites import NormSite, generator_sites, run_backward, run_forward
 from cyclegan_fast.kernels.checking.specialisations import Specialisation
-from cyclegan_fast.kernels.checking.waves import SiteLaunch
+from cyclegan_fast.kernels.checking.waves import SiteLaunch, main
 from cyclegan_fast.kernels.gpus import GPUS, Gpu, planning_for
 from cyclegan_fast.kernels.launching import Grid, launching_with
 from cyclegan_fast.kernels.norm import cooperation
@@ -71,12 +71,12 @@ def test_compiled_variants_leave_room_for_as_many_programs_as_their_plans_say() 
     assert compiled.stdout == promised.stdout
 
 
-def test_in_the_interpreter_the_command_says_what_to_unset() -> None:
-    command = [sys.executable, "-m", "kernels.checking.waves", "--promised"]
-    environment = COMPILING | {"TRITON_INTERPRET": "1"}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 2
-    assert "unset TRITON_INTERPRET" in result.stderr
+def test_in_the_interpreter_the_command_says_what_to_unset(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(triton_language, "INTERPRETED", True)
+    assert main(["--promised"]) == 2
+    assert "unset TRITON_INTERPRET" in capsys.readouterr().err
 
 
 def site_launch(kernel: str, programs: int, times: int = 1) -> SiteLaunch:

@@ -7,6 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from cyclegan_fast.kernels import triton_language
+from cyclegan_fast.kernels.prepare.__main__ import main
 
 FLAGS = (
     *("--preset", "paper256", "--amp", "--generator", "resnet_6", "--ngf", "8", "--ndf", "8"),
@@ -59,18 +63,19 @@ def test_who_launches_finds_what_was_prepared_in_another_process(tmp_path: Path)
 @pytest.mark.parametrize(
     ("flags", "interpreted", "message"),
     [
-        ((), "0", "error: there is no GPU here: say with --sm which one to compile for, such as --sm 90"),
-        (("--sm", "90"), "1", "unset TRITON_INTERPRET"),
-        (("--sm", "90", "--preset", "paper256", "--crop-size", "62"), "0", "crop_size must be a multiple of 4"),
+        ((), False, "error: there is no GPU here: say with --sm which one to compile for, such as --sm 90"),
+        (("--sm", "90"), True, "unset TRITON_INTERPRET"),
+        (("--sm", "90", "--preset", "paper256", "--crop-size", "62"), False, "crop_size must be a multiple of 4"),
     ],
 )
-def test_what_cannot_be_prepared_is_refused(flags: tuple[str, ...], interpreted: str, message: str) -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "kernels.prepare", *flags],
-        env=os.environ | {"TRITON_INTERPRET": interpreted, "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 2
-    assert message in result.stderr
+def test_what_cannot_be_prepared_is_refused(
+    flags: tuple[str, ...],
+    interpreted: bool,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(triton_language, "INTERPRETED", interpreted)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(list(flags)) == 2
+    assert message in capsys.readouterr().err
