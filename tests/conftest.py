@@ -18,8 +18,11 @@ NOT_INSTALLED = pytest.StashKey[set[str]]()
 
 LONGEST_FIRST = (
     "cyclegan_fast/system/test_distributed.py",
+    "cyclegan_fast/training/health/test_rollback.py",
     "faults/test_campaigns_of_trainings.py",
     "faults/test_campaigns.py",
+    "cyclegan_fast/training/history/test_other_ranks.py",
+    "kernels/prepare/test_prepare.py",
     "kernels/test_aot.py",
     "cyclegan_fast/training/test_train.py",
     "bench/test_pytest_bench.py",
@@ -40,6 +43,8 @@ LONGEST_FIRST = (
     "test_documentation.py",
     "kernels/checking/test_ahead.py",
     "kernels/test_accuracy.py",
+    "kernels/test_pending_sum.py",
+    "kernels/test_registration.py",
     "cyclegan_fast/datasets/test_street_scenes.py",
     "cyclegan_fast/study/test_perceptual_study.py",
     "export/graphs/test_quantisation.py",
