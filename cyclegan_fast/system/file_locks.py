@@ -6,19 +6,22 @@ from pathlib import Path
 from typing import IO, Any
 
 from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.fault_points import fault_point
 
 
-def locked_file(path: Path, refusal: str, *, permissions: int = 0o666) -> IO[bytes]:
+def locked_file(path: Path, refusal: str, *, permissions: int = 0o666, point: str | None = None) -> IO[bytes]:
     """Open a file, which is made where it is missing, and hold its lock until it is closed.
 
     Args:
         refusal: what to tell the user where another process holds it.
         permissions: of a file that is made, less the umask.
+        point: names the fault point in front of it.
 
     Raises UserError with the refusal.
     """
     while True:
-        file = open(os.open(path, os.O_RDWR | os.O_CREAT, permissions), "r+b", buffering=0)
+        fault_point(point, "before_lock")
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, permissions), "r+b", buffering=0)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if is_file_at(path, file):

@@ -247,8 +247,7 @@ def open_run(config: Config) -> RunFolder:
 
 
 def _claim(path: Path) -> IO[bytes]:
-    fault_point("run_folder", "before_lock")
-    return locked_file(path / _LOCK, f"another process is training {path}; {ANOTHER}")
+    return locked_file(path / _LOCK, f"another process is training {path}; {ANOTHER}", point="run_folder")
 
 
 def _checkpoint_to_continue(path: Path, config: Config, warnings: list[str]) -> RunCheckpoint | None:

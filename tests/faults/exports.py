@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, TensorProto, helper
 
 from export.engines.engine_card import EngineCard, Profile
 from export.graphs.onnx_file import DIGEST_KEY
@@ -108,8 +108,10 @@ def _damage_a_file(tally: Tally, exported: Exported, number: int, random: random
 
 def _set_attribute(name: str, value: int) -> Callable[[ModelProto], None]:
     def change(model: ModelProto) -> None:
-        attribute = next(a for node in model.graph.node for a in node.attribute if a.name == name)
-        attribute.ints[0] = value
+        node = next(node for node in model.graph.node if node.op_type == "Conv")
+        given = {each.name: list(each.ints) for each in node.attribute}
+        (old,) = [each for each in node.attribute if each.name == name] or [node.attribute.add()]
+        old.CopyFrom(helper.make_attribute(name, [value, *given.get(name, [1, 1])[1:]]))  # [1, 1] where it is left out
 
     return change
 
