@@ -431,7 +431,7 @@ def test_the_hooks_run_what_ci_runs() -> None:
     }
     tests = commands_of(ROOT / "README.md")[1].rpartition(" && ")[2].replace("python", ".venv/bin/python", 1)
     run = RUN.replace("$pytest_options", tests.partition(" -m pytest ")[2]).replace(" --durations 25", "")
-    assert hooks == {*re.findall(r"^run (\S.*)$", run, re.MULTILINE), tests}
+    assert hooks == {*re.findall(r"^ *run (\S.*)$", run, re.MULTILINE), tests}
 
 
 def test_the_workflow_pins_what_the_project_allows() -> None:
