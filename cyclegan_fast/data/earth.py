@@ -42,7 +42,7 @@ Fitted by least squares to eight places. Their forests differ from the sea in bl
 exchange: (121, 169, 148) is the Amazon and (120, 168, 205) the Pacific. They become (71, 151, 57) and (68, 139, 213).
 """
 TRAINING_IMAGES = 500
-"""How many photographs, and how many maps, a training by the name of the data set has."""
+"""Counts the photographs, and as many maps, that `--data earth` trains on."""
 CONTINENTS = {
     "americas": View(8.0, -85.0, 412, 316),
     "old-world": View(22.0, 75.0, 372, 432),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 OPSET = 20
 EPSILON = 1e-5
-"""What all norms add to a variance."""
+"""Keeps the root of a variance from zero: every norm adds it."""
 
 
 def generator_graph(network: "ResnetGenerator") -> ModelProto:

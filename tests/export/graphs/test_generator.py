@@ -78,4 +78,4 @@ DEFAULTS = {
     "extrapolation_value": 0.0,
     "keep_aspect_ratio_policy": b"stretch",
 }
-"""What ONNX says of attributes that are not given."""
+"""Holds the values that ONNX gives to attributes which a node leaves out."""
