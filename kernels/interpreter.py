@@ -1,9 +1,11 @@
-"""Mends Triton's interpreter so that it computes what a GPU computes, and three times as fast.
+"""Mends Triton's interpreter so that it computes what a GPU computes, and four times as fast.
 
 Seen in Triton 3.6 and 3.7: it cuts a float32 off where hardware rounds it to the nearest bfloat16, which doubles the
 error of everything stored; `tl.dot` multiplies bfloat16 operands by their bits, taken as integers (triton-lang/triton
 issue 11584). Two thirds of a small test's time go into patching triton.language anew for every function that a kernel
-calls, and into asserting after each sum and product of 32-bit integers, in 64 bits, that it did not overflow.
+calls, and into asserting after each sum and product of 32-bit integers, in 64 bits, that it did not overflow. Of what
+is left, a third goes into broadcasting operands that have one shape already, and into building the table of NumPy's
+types anew for each look into it.
 
 In Triton 3.6 alone: a bound of a loop is read by `int` from an array of one element with a dimension, which NumPy 2.4
 refuses.
@@ -16,13 +18,15 @@ import torch
 
 
 def mend() -> None:
-    """Replace the five parts of the interpreter that the module's docstring describes."""
+    """Replace the seven parts of the interpreter that the module's docstring describes."""
     from triton.runtime import interpreter
 
     interpreter._convert_float = _rounding(interpreter._convert_float)
     _widen_operands_of_dot(interpreter)
     _patch_language_once(interpreter)
     _read_bounds_of_loops(interpreter)
+    _remember_types(interpreter)
+    _leave_equal_shapes(interpreter)
     builder = interpreter.interpreter_builder
     builder.options = dataclasses.replace(builder.options, sanitize_overflow=False)
 
@@ -80,3 +84,30 @@ def _read_bounds_of_loops(interpreter: Any) -> None:
         tensor.__index__ = lambda self: int(self.handle.data.item())
 
     interpreter._patch_lang_tensor = patch_language_tensor
+
+
+def _remember_types(interpreter: Any) -> None:
+    look_up = interpreter._get_np_dtype
+    found: dict[Any, Any] = {}
+
+    def numpy_type(kind: Any) -> Any:
+        scalar = kind.scalar  # of a block, that of its elements; blocks and pointers have no hash
+        if scalar.is_ptr():
+            return look_up(scalar)
+        if scalar not in found:
+            found[scalar] = look_up(scalar)
+        return found[scalar]
+
+    interpreter._get_np_dtype = numpy_type
+
+
+def _leave_equal_shapes(interpreter: Any) -> None:
+    semantic = type(interpreter.interpreter_semantic)
+    broadcast = semantic.broadcast_impl_value
+
+    def broadcast_where_shapes_differ(self: Any, left: Any, right: Any) -> Any:
+        if left.type.is_block() and right.type.is_block() and left.type.shape == right.type.shape:
+            return left, right
+        return broadcast(self, left, right)
+
+    semantic.broadcast_impl_value = broadcast_where_shapes_differ

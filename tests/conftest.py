@@ -1,4 +1,4 @@
-"""Orders the tests, sums up what the kernels' tests measured, and shares among processes what takes long to make."""
+"""Orders and shares out the tests, sums up what the kernels' tests measured, and shares among processes what takes long to make."""
 
 import fcntl
 import os
@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 # Tests compute on tiny tensors, where a second thread only costs; it is set before torch starts its own.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -83,7 +84,19 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.loadscopereorder = False
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--share", metavar="K/N", help="of the chosen tests, run the K-th of N shares, counted from 0")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if share := config.getoption("--share"):
+        which, count = (int(number) for number in share.split("/"))
+        ours: list[pytest.Item] = []
+        others: list[pytest.Item] = []
+        for item in items:
+            (ours if crc32(item.nodeid.encode()) % count == which else others).append(item)
+        config.hook.pytest_deselected(items=others)
+        items[:] = ours
     folder = Path(__file__).parent
     places = {folder / name: place for place, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: places.get(item.path, len(places)))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cyclegan_fast.checkpoint.original import from_original
 from cyclegan_fast.checkpoint.wrapped_weights import direction_of, networks_in
 from cyclegan_fast.conventions import Direction
+from cyclegan_fast.networks.optimizers import EagerAdam
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.translation.trained import load_generator, load_generators
@@ -35,7 +36,7 @@ def under(prefix: str, state: StateDict) -> StateDict:
 
 
 def optimiser(state: StateDict) -> dict[str, Any]:
-    adam = torch.optim.Adam([nn.Parameter(value) for value in state.values() if value.dim() == 4])
+    adam = EagerAdam([nn.Parameter(value) for value in state.values() if value.dim() == 4])
     for parameter in adam.param_groups[0]["params"]:
         parameter.grad = torch.ones_like(parameter)
     adam.step()

@@ -10,7 +10,6 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 from scipy.ndimage import find_objects, label as components
-from scipy.stats import spearmanr
 
 from cyclegan_fast.datasets.streets.data_set import DRAWN, make_labels, make_street, seed_of
 from cyclegan_fast.datasets.streets.layout import make_scene
@@ -146,6 +145,8 @@ def test_what_stands_lower_in_the_image_is_nearer_and_larger() -> None:
                 below_horizon.append((rows.stop - horizon) / camera.position[1])
                 height.append(rows.stop - rows.start)
     assert len(height) > 24
+    from scipy.stats import spearmanr  # here, because it takes a second of each process that collects the tests
+
     assert spearmanr(below_horizon, height).statistic > 0.6
 
 
