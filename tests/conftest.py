@@ -1,4 +1,4 @@
-"""Orders and shares out the tests, sums up what the kernels' tests measured, and shares among processes what takes long to make."""
+"""Orders and divides the tests, sums up what the kernels' tests measured, and makes once what takes long to make."""
 
 import fcntl
 import os
