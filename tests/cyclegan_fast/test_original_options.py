@@ -191,6 +191,7 @@ def run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_command_of_the_table_of_differences_runs(run: Path) -> None:
     found = commands(PAGE.split("## Differences from the original")[1].split("\n## ")[0])
     assert len(found) > 7

@@ -92,6 +92,7 @@ def test_cases_that_time_does_not_suffice_for_are_told() -> None:
     assert failures == [f"{len(FEW)} of {len(FEW)} cases were not run in time: give more --seconds"]
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_for_both_batches_and_its_files_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -129,6 +129,7 @@ print(tuple(instance_norm(torch.ones(1, 2, 4, 4), pad=1).shape), instance_norm._
     assert printed(program, tmp_path, cwd=tmp_path) == "(1, 2, 6, 6) kernels.instance_norm"
 
 
+@pytest.mark.slow
 def test_the_commands_run_by_either_name() -> None:
     for name in ("kernels", "cyclegan_fast.kernels"):
         command = [sys.executable, "-m", f"{name}.traffic", "--help"]

@@ -24,6 +24,7 @@ def test_an_image_of_2_to_the_31_elements_needs_wide_offsets_and_a_batch_of_smal
     assert needs_wide_offsets(activations(1, 64, 5000, 12000)[:, :, :, :5800])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_wide_offsets_find_the_same_elements(channels_last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = torch.channels_last if channels_last else torch.contiguous_format

@@ -102,6 +102,7 @@ def cases(draw: st.DrawFn) -> Case:
     )
 
 
+@pytest.mark.slow
 @examples(20)
 @given(case=cases())
 def test_the_norm_is_as_accurate_as_pytorch(case: Case) -> None:
@@ -221,6 +222,7 @@ def convolutions(draw: st.DrawFn) -> tuple[Tensor, Tensor, ConvPlan]:
     )
 
 
+@pytest.mark.slow
 @examples(15)
 @given(operands=convolutions())
 def test_conv2d_reflect_is_as_accurate_as_pytorch(operands: tuple[Tensor, Tensor, ConvPlan]) -> None:

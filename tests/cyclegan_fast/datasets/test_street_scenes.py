@@ -41,6 +41,7 @@ def test_a_street_depends_on_its_seed_alone() -> None:
     np.testing.assert_array_equal(make_labels((3, 0, 7), 48), local.labels)
 
 
+@pytest.mark.slow
 def test_no_street_repeats_another_in_its_folder_or_in_another_one(many: Labels) -> None:
     others = [make_labels(seed_of(5, split, index), 32) for split in ("trainA", "test") for index in range(10)]
     everything = np.concatenate([many, np.stack(others)])

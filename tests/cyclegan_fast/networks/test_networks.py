@@ -214,7 +214,9 @@ def test_weights_start_normal_with_deviation_0_02_and_biases_at_zero(make: type[
     assert beyond_two_deviations == pytest.approx(0.0455, abs=0.002)  # 0 for a uniform law of the same deviation
 
 
-@pytest.mark.parametrize(("strict", "blocks"), [(False, 9), (True, 2)], ids=["not strict", "strict"])
+@pytest.mark.parametrize(
+    ("strict", "blocks"), [(False, 9), pytest.param(True, 2, marks=pytest.mark.slow)], ids=["not strict", "strict"]
+)
 def test_an_exported_generator_is_the_paper_s_layers_and_nothing_else(strict: bool, blocks: int) -> None:
     """Finds no slices of padded buffers, and takes any batch and sides that are multiples of 4, traced or not."""
     torch.manual_seed(0)

@@ -655,6 +655,7 @@ def test_a_wrong_address_is_said_and_a_small_window_too(folders: Path, page: "Pa
     assert page.evaluate("document.documentElement.scrollWidth") <= 560
 
 
+@pytest.mark.slow
 @needs_browser
 def test_a_study_works_without_storage_and_says_which_picture_is_missing(
     folders: Path, browser: "tuple[Page, list[str]]"

@@ -232,7 +232,8 @@ def test_a_signal_while_images_are_read_stops_at_once(data: Path, tmp_path: Path
     assert process.output.count("stopped") == 1
 
 
-@pytest.mark.parametrize("every", [0, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("every", [0, 3])
 def test_a_signal_during_an_evaluation_leaves_that_to_the_next_start(
     every: int, data: Path, tmp_path: Path, start: type[Process]
 ) -> None:
@@ -261,6 +262,7 @@ def results(run: Path) -> tuple[object, list[str]]:
     return rows, evaluations.read_text().splitlines() if evaluations.exists() else []
 
 
+@pytest.mark.slow
 def test_ctrl_c_on_torchrun_saves_on_all_ranks_and_is_said_once(
     data: Path, tmp_path: Path, start: type[Process]
 ) -> None:

@@ -73,6 +73,7 @@ def test_a_finished_run_with_more_steps_ends_with_the_bits_of_one_at_once(
     assert '<p class="facts">step 8' in page
 
 
+@pytest.mark.slow
 def test_a_longer_constant_phase_ends_with_the_bits_of_one_at_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Grows a run that was stopped before its decay, and a finished one that had none."""
     longer = ("--max-steps", "100", "--epochs", "3", "--decay-epochs", "1")

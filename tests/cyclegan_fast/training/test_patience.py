@@ -85,6 +85,7 @@ def test_a_run_ends_as_finished_when_its_best_score_has_stood(
     assert contents(folder) == before
 
 
+@pytest.mark.slow
 def test_more_patience_goes_on_and_ends_with_the_bits_of_as_much_at_once(root: Path) -> None:
     assert run(root, "grown", "--patience", "2") == 0
     assert steps_of(root / "grown")[0] == 8

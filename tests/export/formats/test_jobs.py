@@ -28,6 +28,7 @@ def with_stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(to_formats, "chosen_formats", chosen)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("with_stand_ins")
 def test_what_one_format_does_ends_none_of_the_others(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

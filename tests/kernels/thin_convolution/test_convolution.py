@@ -130,6 +130,7 @@ def test_any_layout(lay: Callable[[Tensor], Tensor]) -> None:
             assert torch.equal(found[1], exact[1])
 
 
+@pytest.mark.slow
 def test_bits_repeat_and_one_image_s_do_not_depend_on_the_others() -> None:
     x, weight = operands((2, 2, 16, 5, 8, 70, 3, None), BF16, result_is_thin=True)
     twice = [to_thin(2)("triton", x, weight) for _ in range(2)]

@@ -36,6 +36,7 @@ def halves(count: int, seed: int = 0) -> Examples:
     return Examples(photographs, labels)
 
 
+@pytest.mark.slow
 def test_it_learns_to_tell_sky_from_road(tmp_path: Path) -> None:
     training = SegmentationTraining(width=8, epochs=10, batch_size=4, learning_rate=1e-2)
     network = Trainer(halves(48), training, tmp_path / "n.pt", CPU, torch.float32).run()

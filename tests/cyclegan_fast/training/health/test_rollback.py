@@ -153,7 +153,8 @@ def test_the_attempt_is_the_checkpoint_trained_on_with_the_settings_that_are_sta
     assert_same_state(final_state(run)["step"], final_state(gone_back)["step"])
 
 
-@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
 def test_processes_that_die_go_back_alike_and_end_with_the_same_bits(
     gone_back: Path, root: Path, begun: list[str], tmp_path: Path, ranks: int
 ) -> None:
@@ -180,6 +181,7 @@ def statuses(arguments: list[str], ranks: int, kills: tuple[str, ...]) -> list[l
     return [json.loads(line.partition(":")[2]) for line in ended.stdout.splitlines() if line.startswith("statuses:")]
 
 
+@pytest.mark.slow
 def test_a_run_gives_up_after_three_times_and_says_what_is_kept(
     begun: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +198,7 @@ def test_a_run_gives_up_after_three_times_and_says_what_is_kept(
     assert "went back 3 times already" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_without_rollback_a_run_says_it_once_and_goes_back_later_by_the_same_command_or_with_a_later_end(
     root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,6 +230,7 @@ def test_without_rollback_a_run_says_it_once_and_goes_back_later_by_the_same_com
     assert "is finished after 38 steps" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_goes_back_to_before_its_images_and_its_end_changed(
     root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,6 +252,7 @@ def test_a_run_goes_back_to_before_its_images_and_its_end_changed(
     assert "the steps so far keep their learning rates" in said
 
 
+@pytest.mark.slow
 def test_where_nothing_was_saved_before_the_trouble_a_run_begins_anew(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,6 +279,7 @@ def test_a_loss_that_is_not_finite_is_gone_back_from(
     assert alarm.back_to == 12, "8 steps before the last report, of step 28, and the checkpoints of 12 and 24 are kept"
 
 
+@pytest.mark.slow
 def test_the_best_evaluation_stays_the_best_where_the_run_goes_back_before_it(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -162,6 +162,7 @@ def peaks_mib(heights: list[int], scratch: Path) -> list[float]:
     return [int(line.split()[1]) / 1024 for line in ended.stdout.splitlines() if line.startswith("peak")]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux says what the peak of a process was")
 def test_memory_does_not_grow_with_the_image(tmp_path: Path) -> None:
     images_mib = 6 * 512 * (1536 - 384) / 2**20  # an image and its translation, in memory either way
