@@ -76,7 +76,9 @@ class LeftOut(Generic[_Image]):
         """Yield the batch without the images that are left out, unless it is too large or nothing is left."""
         height, width = batch[0].pixels.shape[:2]
         for image in batch if height * width >= self._pixels_alone else ():
-            self._refuse_alone(image, f"{width}x{height} is not tried, for it has no fewer pixels than {self._too_large}")
+            self._refuse_alone(
+                image, f"{width}x{height} is not tried, for it has no fewer pixels than {self._too_large}"
+            )
         if rest := [image for image in batch if image.source not in self._sources]:
             yield rest
 
