@@ -38,9 +38,9 @@ def draw_contact_sheet(
     """Draw inputs beside their translations, each pair captioned with its name; None where there are no jobs.
 
     Of more than 64 pairs, 64 are shown that spread evenly over all. Where a file cannot be read, such as an earlier
-    translation that was damaged since, or does not fit the memory, the pair's place stays empty and `remarks` names it. Inputs of more than 8 bits
-    become 8 bits by the range of `reading`, and other samples are shown as `images.display.shown` shows them; of
-    a volume's slices, the middle one.
+    translation that was damaged since, or does not fit the memory, the pair's place stays empty and `remarks` names it.
+    Inputs of more than 8 bits become 8 bits by the range of `reading`, and other samples are shown as
+    `images.display.shown` shows them; of a volume's slices, the middle one.
     """
     chosen = spread(jobs, MOST_PAIRS)
     if not chosen:

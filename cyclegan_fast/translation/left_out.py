@@ -27,9 +27,9 @@ _Image = TypeVar("_Image", bound=HasSource)
 class LeftOut(Generic[_Image]):
     """Keeps a line on each image that does not fit, and chooses which batches are tried.
 
-    Memory may take minutes to end. Where an image did not fit it alone, none of as many pixels or more is tried; where
-    a batch did not, images of batches of as many pixels are translated one by one. So are those of a batch whose sides
-    the translator does not take.
+    A try may take minutes before memory ends. Where an image did not fit it alone, none of as many pixels or more is
+    tried; where a batch did not, the images of batches of as many pixels are translated one by one. So are those of a
+    batch whose sides the translator does not take. An image is left out with all of its slices.
 
     Args:
         splits: also translate the images of a batch one by one where it did not fit the memory; otherwise that is an
@@ -49,11 +49,6 @@ class LeftOut(Generic[_Image]):
 
     def __contains__(self, source: Path) -> bool:
         return source in self._sources
-
-    def add(self, source: Path, why: str) -> None:
-        """Leave out an image, with all of its slices."""
-        self._sources.add(source)
-        self.lines.append(f"{source}: {why}")
 
     def chosen(self, batches: Iterable[list[_Image]]) -> Iterator[list[_Image]]:
         """Yield the batches to try next: those given, whole or image by image, without images that are left out.
@@ -76,16 +71,16 @@ class LeftOut(Generic[_Image]):
         """Yield the batch without the images that are left out, unless it is too large or nothing is left."""
         height, width = batch[0].pixels.shape[:2]
         for image in batch if height * width >= self._pixels_alone else ():
-            self._refuse_alone(
-                image, f"{width}x{height} is not tried, for it has no fewer pixels than {self._too_large}"
-            )
+            why = f"{width}x{height} is not tried, for it has no fewer pixels than {self._too_large}"
+            self._refuse_alone(image, why)
         if rest := [image for image in batch if image.source not in self._sources]:
             yield rest
 
     def refuse(self, batch: Sequence[_Image], error: BatchDoesNotFit) -> None:
-        """Take note of what `error` says of a batch that was tried: its images are tried alone, or its one is left out.
+        """Let the images of a batch that did not fit be tried alone, or leave its only image out.
 
-        Raises UserError for several images that do not fit the memory without `splits`.
+        Raises UserError for several images that do not fit the memory without `splits`, and BatchDoesNotFit for one
+        with `raises`.
         """
         height, width = batch[0].pixels.shape[:2]
         if len(batch) == 1:
@@ -104,4 +99,5 @@ class LeftOut(Generic[_Image]):
         if self._raises:
             raise BatchDoesNotFit(f"{image.source}: {why}")
         if image.source not in self._sources:
-            self.add(image.source, why)
+            self._sources.add(image.source)
+            self.lines.append(f"{image.source}: {why}")

@@ -70,17 +70,17 @@ def report(summary: Summary, out: Path) -> int:
     for line in summary.remarks:
         print(f"note: {printable(line)}", file=sys.stderr)
     print(f"{summary}: {out}")
-    return report_missing(summary.unwritten, len(summary.left_out))
+    return report_missing(summary.unwritten, len(summary.left_out), "input" if summary.has_videos else "image")
 
 
-def report_missing(unwritten: Sequence[str], left_out: int = 0) -> int:
+def report_missing(unwritten: Sequence[str], left_out: int = 0, noun: str = "image") -> int:
     """Print a line for each file that could not be written, and one on all that is missing; return the exit status.
 
-    `left_out` is the number of images and videos that did not fit. The status is 1, or 0 where nothing is missing.
+    `left_out` is the number of inputs, each a `noun`, that did not fit. The status is 1, or 0 where nothing is missing.
     """
     for line in unwritten:
         print(printable(line), file=sys.stderr)
-    missing = [f"{counted(left_out, 'input')} did not fit, as said above"] if left_out else []
+    missing = [f"{counted(left_out, noun)} did not fit, as said above"] if left_out else []
     missing += [f"{counted(len(unwritten), 'file')} could not be written, as said above"] if unwritten else []
     if missing:
         them = "it" if left_out + len(unwritten) == 1 else "them"

@@ -361,7 +361,7 @@ def options(**changes: Any) -> ImageOptions:
 
 def test_an_engine_is_asked_only_what_it_was_built_for() -> None:
     refused = (
-        "the engine takes 1 to 4 images of 128x128 to 512x512: images of other sizes are refused, unless --size is "
+        "the engine takes 1 to 4 images of 128x128 to 512x512: images of other sizes are left out, unless --size is "
         "given"
     )
     for flags in ({}, {"keep_size": True}):
