@@ -41,7 +41,7 @@ from cyclegan_fast.translation.translator import BatchDoesNotFit, NotFinite, Ove
 from cyclegan_fast.translation.writing import Writer, check_folder, looked_up
 
 THREADS = min(8, os.cpu_count() or 1)
-_MORE_MEMORY = "end other programs, or raise the limit that this process has (ulimit -v)"
+_MORE_MEMORY = "end other programs, and raise the limit that this process may have (ulimit -v)"
 _NO_MEMORY = "its pixels do not fit in the memory that is free"
 
 
@@ -238,7 +238,7 @@ def _explained(batch: Sequence[HasSource]) -> Iterator[None]:
     except MemoryError as error:
         count, (height, width) = len(batch), batch[0].pixels.shape[:2]
         what = f"{counted(count, 'image')} of {width}x{height} {'does' if count == 1 else 'do'} not fit"
-        raise BatchDoesNotFit(f"{what} in the memory that is free; {_MORE_MEMORY}") from error
+        raise BatchDoesNotFit(f"{what} in the memory that is free; give a smaller --size, or {_MORE_MEMORY}") from error
 
 
 def not_finite(source: Path) -> UserError:
