@@ -55,6 +55,7 @@ class LeftOut(Generic[_Image]):
 
         Raises BatchDoesNotFit with `raises` for an image that is not to be tried.
         """
+        self._again.clear()  # those of a video that was given up
         for batch in batches:
             yield from self._chosen_of(batch)
 

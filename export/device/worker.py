@@ -118,8 +118,12 @@ class Worker:
         batch, height, width = shape
         what = f"a batch of {counted(batch, 'image')} of {width}x{height} pixels"
         with self._gpu.explaining_exhaustion(what, BatchDoesNotFit):
-            self._input.grow_to(self._taken.size(shape))
-            self._output.grow_to(self._given.size(shape))
+            try:
+                self._input.grow_to(self._taken.size(shape))
+                self._output.grow_to(self._given.size(shape))
+            except BaseException:
+                self._input.free()  # so that smaller images find the room that these did not
+                raise
         # No local variable holds the context: an error's traceback would keep it alive after `close`.
         wanted, promised = self._taken.array_shape(shape), self._given.array_shape(shape)
         if not self._context.set_input_shape(self._card.input, wanted):
