@@ -152,7 +152,7 @@ def image_too_large(tally: Tally, work: Path, generator: Path, random: random.Ra
     """Give one image among small ones that may be too large for the memory: it is named then, and the rest is done."""
     source, out = work / "in", work / "out"
     shutil.copytree(photos_in(work) / "testA", source)
-    sides = random.randrange(2000, 6000), random.randrange(2000, 6000)
+    sides = random.randrange(500, 4500), random.randrange(500, 4500)
     Image.new("RGB", sides, "navy").save(source / f"{random.randrange(10)}.png", compress_level=1)
     few, mib = len(list(source.iterdir())) - 1, random.randrange(700, 1500)
 
