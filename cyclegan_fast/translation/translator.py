@@ -56,7 +56,7 @@ class NotFinite(UserError):
 class BatchDoesNotFit(UserError):
     """Says that a batch is not translated for its size: memory does not hold it, or what computes takes no such sides.
 
-    `is_of_memory` tells whether it was tried and memory ended, so that the same or more pixels need not be tried again.
+    `is_of_memory` tells whether memory is what lacks, so that as many pixels or more need not be tried again.
     """
 
     def __init__(self, message: str, *, is_of_memory: bool = True) -> None:
