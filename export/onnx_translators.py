@@ -4,8 +4,8 @@
 """
 
 import importlib
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.translation.translator import BatchDoesNotFit
 from export.graph_translator import GraphTranslator
 from export.graphs.interface import INPUT, OUTPUT, GraphTensor, has_sample_io
 from export.graphs.onnx_file import ends_of, frames_of, metadata_of, read_onnx
@@ -27,6 +28,8 @@ CACHED_OPERATIONS = 64
 """number of compiled operations that OpenVINO keeps. It keeps 5000 by itself, to which each new size of images adds
 0.7 MiB: 149 MiB from the 100th to the 300th size, 1.5 MiB with 64. Translating 1 to 5 sizes in turn took as long with
 either."""
+_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "out of memory", "could not create a memory")
+"""What the libraries say where memory ends, ONNX Runtime's arena first."""
 INSTALL = {
     "openvino": "`pip install openvino`",
     "onnxruntime": "`pip install onnxruntime` (onnxruntime-gpu for --device cuda)",
@@ -242,8 +245,17 @@ def _loading(path: Path, library: str) -> AbstractContextManager[None]:
     )
 
 
-def _translating(library: str, images: Any) -> AbstractContextManager[None]:
-    return explaining(
-        f"{library} could not translate {images.dtype} {list(images.shape)}, for want of memory perhaps",
-        "lower --batch-size, or give a smaller --size",
-    )
+@contextmanager
+def _translating(library: str, images: Any) -> Iterator[None]:
+    """Raise BatchDoesNotFit where a library says that memory ended, and UserError for all else that it raises."""
+    what = f"{library} could not translate {images.dtype} {list(images.shape)}, for want of memory perhaps"
+    advice = "give a smaller --size" if len(images) == 1 else "lower --batch-size, or give a smaller --size"
+    try:
+        with explaining(what, advice):
+            yield
+    except UserError as error:
+        said = str(error.__cause__)
+        if not isinstance(error.__cause__, MemoryError) and all(part not in said for part in _OF_MEMORY):
+            raise
+        given = f"{images.dtype} {list(images.shape)}"
+        raise BatchDoesNotFit(f"the memory does not hold what {library} needs for {given}; {advice}") from error

@@ -102,7 +102,7 @@ def fit_to_engine(options: ImageOptions, profile: Profile) -> tuple[ImageOptions
     if profile.takes_one_size and options.size is None and size is not None:
         notes.append(f"the engine takes images of {width}x{height} only: other images are resized to that")
     elif size is None:
-        notes.append(f"the engine takes {profile}: images of other sizes are refused, unless --size is given")
+        notes.append(f"the engine takes {profile}: images of other sizes are left out, unless --size is given")
     return options, size, notes
 
 
@@ -138,13 +138,14 @@ def translate_exported(command: RunCommand) -> int:
         for note in notes:
             print(f"note: {printable(note)}")
         value_range = (options.range[0], options.range[1]) if options.range else None
+        splits = command.options.batch_size is None  # an engine says how many it takes at most
         summaries: list[Summary] = []
         if videos:
             identity = f"{sha256_of(file)} {means} {command.threads}"
-            plan_of_videos = VideoPlan(options, size, SIDE_MULTIPLE, options.batch_size, identity)
+            plan_of_videos = VideoPlan(options, size, SIDE_MULTIPLE, options.batch_size, identity, splits)
             summaries += [translate_all_videos(translator, videos, plan_of_videos, are_all=not images)]
         if images:
-            summaries += [translate_images(translator, images, options, size, value_range=value_range)]
+            summaries += [translate_images(translator, images, options, size, value_range=value_range, splits=splits)]
         return report(reduce(Summary.joined, summaries), options.out)
 
     if command.engine is not None:

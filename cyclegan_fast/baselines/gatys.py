@@ -32,7 +32,7 @@ from cyclegan_fast.system.ranges import MOST_STEPS, Range, RunSeed, check_fields
 from cyclegan_fast.system.words import counted
 from cyclegan_fast.translation.inputs import CONTACT_SHEET
 from cyclegan_fast.translation.plan import ImageOptions, plan
-from cyclegan_fast.translation.summary import report_unwritten
+from cyclegan_fast.translation.summary import report_missing
 from cyclegan_fast.translation.writing import NotWritten, looked_up, write_translation
 
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ def gatys(command: GatysCommand) -> int:
     write_image(contact_sheet(finished, styles, name), command.out / CONTACT_SHEET, quality=92)
     kept = f"; kept {len(writable) - len(todo)} from before" if len(writable) > len(todo) else ""
     print(f"styled {counted(done, 'image')} in {time.perf_counter() - begin:.1f} s{kept}: {command.out}")
-    return report_unwritten(unwritten)
+    return report_missing(unwritten)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

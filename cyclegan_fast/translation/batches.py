@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar, cast
 
@@ -23,7 +22,10 @@ from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.prefetch import ahead
 from cyclegan_fast.system.process import release_free_memory
 from cyclegan_fast.system.progress import progress_bar, waiting
+from cyclegan_fast.system.shortage import DoesNotFit
+from cyclegan_fast.system.words import counted
 from cyclegan_fast.translation.contact_sheet import draw_contact_sheet
+from cyclegan_fast.translation.left_out import HasSource, LeftOut
 from cyclegan_fast.translation.plan import ImageOptions, Job
 from cyclegan_fast.translation.prepared import (
     PreparedFile,
@@ -35,10 +37,12 @@ from cyclegan_fast.translation.prepared import (
 )
 from cyclegan_fast.translation.remarks import Remarks
 from cyclegan_fast.translation.summary import Summary
-from cyclegan_fast.translation.translator import NotFinite, OverlappingTranslator, Translator
+from cyclegan_fast.translation.translator import BatchDoesNotFit, NotFinite, OverlappingTranslator, Translator
 from cyclegan_fast.translation.writing import Writer, check_folder, looked_up
 
 THREADS = min(8, os.cpu_count() or 1)
+_MORE_MEMORY = "end other programs, and raise the limit that this process may have (ulimit -v)"
+_NO_MEMORY = "its pixels do not fit in the memory that is free"
 
 
 class HasPixels(Protocol):
@@ -46,13 +50,6 @@ class HasPixels(Protocol):
 
     @property
     def pixels(self) -> SampleArray: ...
-
-
-class HasSource(HasPixels, Protocol):
-    """Has the samples of an image, and the file that it is of."""
-
-    @property
-    def source(self) -> Path: ...
 
 
 _Image = TypeVar("_Image", bound=HasPixels)
@@ -68,6 +65,7 @@ def translate_images(
     multiple: int = SIDE_MULTIPLE,
     one_at_a_time: bool = False,
     value_range: ValueRange | None = None,
+    splits: bool | None = None,
 ) -> Summary:
     """Translate every job whose target is not there yet (with `options.overwrite`, every job), and draw the overview.
 
@@ -83,10 +81,14 @@ def translate_images(
         one_at_a_time: for images so large that none should be in memory beside the one that is translated: nothing is
             decoded ahead or written behind, and `options.batch_size` is 1.
         value_range: that of `decode`; `options.range` is not read here.
+        splits: whether a batch that does not fit the memory is translated image by image; by default unless there is
+            an `options.batch_size`.
 
-    Raises UserError where no image can be read, for an unreadable one with `options.strict`, and where the disk takes
-    no file; DoesNotFit where the memory does not hold a square of `size`. A single file that cannot be written, such as
-    one of a name that the system does not take, is left out. A file appears whole or not at all.
+    Raises UserError where no image can be read, for one with `options.strict` that cannot be read or does not fit, for
+    the first one of a `size` that does not fit, as none would, for a batch that does not fit without `splits`, and
+    where the disk takes no file; DoesNotFit where the memory does not hold a square of `size`. A single image that does
+    not fit is left out, and so is a file that cannot be written, such as one of a name that the system does not take. A
+    file appears whole or not at all.
     """
     start = time.perf_counter()
     unwritten: list[str] = []
@@ -104,11 +106,16 @@ def translate_images(
     depth = 0 if one_at_a_time else 2 * max(THREADS, batch_size or 1)
     progress = progress_bar(total=len(todo), desc="translating", unit=" images")
 
-    def prepare(job: Job) -> PreparedFile | UnreadableImage:
+    splits = options.batch_size is None if splits is None else splits
+    left_out: LeftOut[Slice] = LeftOut(splits=splits, raises=options.strict or size is not None)
+
+    def prepare(job: Job) -> PreparedFile | UnreadableImage | DoesNotFit:
         try:
             return prepare_image(job, size, multiple, reading)
         except UnreadableImage as error:
             return error
+        except MemoryError as error:  # which holds what is there of the pixels, by its traceback
+            return DoesNotFit(str(error) if isinstance(error, DoesNotFit) else f"{job.source}: {_NO_MEMORY}")
 
     with (
         ThreadPoolExecutor(threads, thread_name_prefix="images") as pool,
@@ -116,9 +123,9 @@ def translate_images(
         progress,
     ):
         writer = Writer(pool, depth)
-        slices = _slices(_readable(decoded, unreadable, remarks, options.strict))
-        batches = translations_of_batches(translator, same_shaped(slices, batch_size))
-        for image, samples in _whole_images(batches, translator.target):
+        slices = _slices(_readable(decoded, unreadable, left_out, remarks, options.strict))
+        batches = translations_of_batches(translator, same_shaped(slices, batch_size), left_out)
+        for image, samples in _whole_images(batches, translator.target, left_out):
             remarks.add(image)
             writer.write(Samples(samples, image.place, None), image.job.target, translator.target)
             progress.update()
@@ -141,6 +148,7 @@ def translate_images(
         unwritten=[*unwritten, *writer.unwritten],
         remarks=lines,
         elapsed_s=time.perf_counter() - start,
+        left_out=left_out.lines,
     )
 
 
@@ -151,25 +159,37 @@ def _slices(images: Iterable[PreparedFile]) -> Iterator[Slice]:
 
 
 def _whole_images(
-    batches: Iterable[tuple[list[Slice], SampleArray]], target: PixelType
+    batches: Iterable[tuple[list[Slice], SampleArray]], target: PixelType, left_out: LeftOut[Slice]
 ) -> Iterator[tuple[PreparedFile, SampleArray]]:
-    """Yield images with their translations [S, height, width, C], once all of their slices were translated."""
+    """Yield images with their translations [S, height, width, C], once all of their slices were translated.
+
+    One with a slice that is left out is left out as a whole, and so is one whose translation takes too much memory.
+    """
     for batch, translated in batches:
         for part, samples in zip(batch, translated, strict=True):
             image, found = part.image, samples[None, : part.image.height, : part.image.width]
-            if len(image.values) > 1:
-                if part.index == 0:
-                    volume = np.empty((len(image.values), *found.shape[1:]), found.dtype)
-                volume[part.index] = found[0]
-                found = volume
-            if part.index == len(image.values) - 1:
-                yield image, with_missing(found, image.missing, target)
+            if part.source in left_out:
+                continue
+            try:
+                if len(image.values) > 1:
+                    if part.index == 0:
+                        volume = np.empty((len(image.values), *found.shape[1:]), found.dtype)
+                    volume[part.index] = found[0]
+                    found = volume
+                if part.index < len(image.values) - 1:
+                    continue
+                found = with_missing(found, image.missing, target)
+            except MemoryError:
+                said = f"its translation does not fit in the memory that is free; {_MORE_MEMORY}"
+                left_out.refuse([part], BatchDoesNotFit(said, is_of_memory=False))
+                continue
+            yield image, found
 
 
 def translations_of_batches(
-    translator: Translator, batches: Iterable[list[_Sourced]]
+    translator: Translator, batches: Iterable[list[_Sourced]], left_out: LeftOut[_Sourced]
 ) -> Iterator[tuple[list[_Sourced], SampleArray]]:
-    """Yield batches with their translations [N, H, W, C], in order.
+    """Yield batches with their translations [N, H, W, C], in order, without what `left_out` leaves out.
 
     A translator that can is given the next batch before it is asked for the result of this one, which is yielded also
     where the next one cannot be had.
@@ -178,16 +198,23 @@ def translations_of_batches(
     shape: tuple[int, ...] | None = None
     begun: tuple[list[_Sourced], Callable[[], SampleArray]] | None = None
     try:
-        for batch in batches:
+        for batch in left_out.chosen(batches):
             if shape != (shape := batch[0].pixels.shape):
-                release_free_memory()  # what images of other sizes took
-            if overlapping is None:
-                yield batch, _result(batch, partial(translator, _stack(batch)))
-                continue
-            with _explained(batch):
-                begun, before = (batch, overlapping.begin(_stack(batch))), begun
+                release_free_memory()  # what images of other sizes took, and those that did not fit
+            before, ended = begun, None
+            try:
+                with _explained(batch):
+                    if overlapping is None:
+                        ended = batch, translator(_stack(batch))
+                    else:
+                        begun = batch, overlapping.begin(_stack(batch))
+            except BatchDoesNotFit as error:
+                left_out.refuse(batch, error)
+                shape = begun = None  # what was begun ends before anything else is tried
             if before:
-                yield before[0], _result(*before)
+                ended = before[0], _result(*before)
+            if ended:
+                yield ended
     except Exception:
         if begun:
             yield begun[0], _result(*begun)
@@ -203,11 +230,15 @@ def _result(batch: Sequence[HasSource], finish: Callable[[], SampleArray]) -> Sa
 
 @contextmanager
 def _explained(batch: Sequence[HasSource]) -> Iterator[None]:
-    """Name the file whose translation is not finite."""
+    """Name the file whose translation is not finite, and say which batch the memory of the host does not hold."""
     try:
         yield
     except NotFinite as error:
         raise not_finite(batch[error.index].source) from error
+    except MemoryError as error:
+        count, (height, width) = len(batch), batch[0].pixels.shape[:2]
+        what = f"{counted(count, 'image')} of {width}x{height} {'does' if count == 1 else 'do'} not fit"
+        raise BatchDoesNotFit(f"{what} in the memory that is free; give a smaller --size, or {_MORE_MEMORY}") from error
 
 
 def not_finite(source: Path) -> UserError:
@@ -224,13 +255,23 @@ def _stack(batch: Sequence[HasPixels]) -> SampleArray:
 
 
 def _readable(
-    images: Iterable[PreparedFile | UnreadableImage], unreadable: list[str], remarks: Remarks, strict: bool
+    images: Iterable[PreparedFile | UnreadableImage | DoesNotFit],
+    unreadable: list[str],
+    left_out: LeftOut[Slice],
+    remarks: Remarks,
+    strict: bool,
 ) -> Iterator[PreparedFile]:
-    """Yield the images that could be decoded; the others' messages are appended to `unreadable`.
+    """Yield the images that could be decoded; the others' messages are appended to `unreadable`, or `left_out`.
 
-    `remarks` receives the files of several pages, with their number. Raises UserError with `strict` for either.
+    `remarks` receives the files of several pages, with their number. Raises UserError with `strict` for any of these,
+    or DoesNotFit.
     """
     for image in images:
+        if isinstance(image, DoesNotFit):
+            if strict:
+                raise image
+            left_out.lines.append(f"{image}; {_MORE_MEMORY}")
+            continue
         if isinstance(image, UnreadableImage):
             if strict:
                 raise UserError(f"{image} (leave --strict out to skip such files)")

@@ -201,7 +201,8 @@ def translate(command: TranslateCommand) -> int:
             facts = (device.type, dtype, torch.__version__, torch.get_num_threads(), command.running_statistics)
             identity = identity_of(network, [*facts, command.tile])
             videos_at_once = 1 if command.tile else options.batch_size
-            plan_of_videos = VideoPlan(options, size, network.multiple, videos_at_once, identity)
+            splits = options.batch_size is None
+            plan_of_videos = VideoPlan(options, size, network.multiple, videos_at_once, identity, splits)
             translator = _translator(command, network, device, dtype, source, target)
             summaries += [translate_all_videos(translator, videos, plan_of_videos, are_all=not images)]
         if streamed:

@@ -17,6 +17,7 @@ from cyclegan_fast.images.samples import Frames
 from cyclegan_fast.images.sheets import shortened, spread
 from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import printable
+from cyclegan_fast.system.shortage import DoesNotFit
 from cyclegan_fast.translation.plan import Job
 from cyclegan_fast.translation.prepared import Reading, is_picture
 
@@ -37,9 +38,9 @@ def draw_contact_sheet(
     """Draw inputs beside their translations, each pair captioned with its name; None where there are no jobs.
 
     Of more than 64 pairs, 64 are shown that spread evenly over all. Where a file cannot be read, such as an earlier
-    translation that was damaged since, the pair's place stays empty and `remarks` names it. Inputs of more than 8 bits
-    become 8 bits by the range of `reading`, and other samples are shown as `images.display.shown` shows them; of
-    a volume's slices, the middle one.
+    translation that was damaged since, or does not fit the memory, the pair's place stays empty and `remarks` names it.
+    Inputs of more than 8 bits become 8 bits by the range of `reading`, and other samples are shown as
+    `images.display.shown` shows them; of a volume's slices, the middle one.
     """
     chosen = spread(jobs, MOST_PAIRS)
     if not chosen:
@@ -58,16 +59,16 @@ def draw_contact_sheet(
     frames: Frames = "slices" if reading.frames == "slices" else "first"
     written = Reading(target, frames=frames, axis=reading.axis)
 
-    def thumbnails(job: Job) -> tuple[Image.Image, Image.Image] | UnreadableImage:
+    def thumbnails(job: Job) -> tuple[Image.Image, Image.Image] | UnreadableImage | DoesNotFit:
         try:
             return _in_boxes(_picture(job.source, reading, job.half), _picture(job.target, written))
-        except UnreadableImage as error:
+        except (UnreadableImage, DoesNotFit) as error:
             return error
 
     for index, (job, pair) in enumerate(zip(chosen, pool.map(thumbnails, chosen), strict=True)):
         left = SHEET_GAP + index % columns * (pair_width + 2 * SHEET_GAP)
         top = LINE + SHEET_GAP + index // columns * (pair_height + SHEET_GAP)
-        if isinstance(pair, UnreadableImage):
+        if isinstance(pair, UnreadableImage | DoesNotFit):
             remarks.append(f"not on the contact sheet: {pair}")
             continue
         for half, thumbnail in enumerate(pair):

@@ -14,16 +14,15 @@ from torch import Tensor, nn
 from cyclegan_fast.images.pixel_type import RGB, PixelType, SampleArray
 from cyclegan_fast.images.pixels import as_pixels, as_tensor, images_at_once, levels, signed
 from cyclegan_fast.networks.resnet import ResnetGenerator
-from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.process import available_bytes
 from cyclegan_fast.system.shortage import is_out_of_memory
 from cyclegan_fast.system.words import counted
-from cyclegan_fast.translation.translator import NotFinite
+from cyclegan_fast.translation.translator import BatchDoesNotFit, NotFinite
 
 BYTES_PER_CHANNEL = 14
 """The most that a ResNet generator takes on a CPU for each pixel and channel of its first convolution: 893 bytes of 64
 channels in float32, 671 in bfloat16, measured at 512x512."""
-LESS_MEMORY = "add --tile, give a smaller --size, or lower --batch-size"
+LESS_MEMORY = "add --tile, or give a smaller --size"
 
 
 def prepare_network(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
@@ -101,7 +100,7 @@ class TorchTranslator:
         self.target = target
 
     def __call__(self, samples: SampleArray) -> SampleArray:
-        """Translate samples [N, H, W, C]; raises NotFinite, and UserError where the memory does not suffice."""
+        """Translate samples [N, H, W, C]; raises NotFinite, and BatchDoesNotFit where the memory does not suffice."""
         count, height, width, _ = samples.shape
         with self._memory_for(count, height, width), torch.inference_mode():
             images = torch.from_numpy(samples.transpose(0, 3, 1, 2).copy())  # a decoded image is not writable
@@ -119,21 +118,22 @@ class TorchTranslator:
 
     @contextmanager
     def _memory_for(self, count: int, height: int, width: int) -> Iterator[None]:
-        """Raise UserError where the memory does not hold what so many images of a size need."""
+        """Raise BatchDoesNotFit where the memory does not hold what so many images of a size need."""
         what = f"{counted(count, 'image')} of {width}x{height} {'does' if count == 1 else 'do'} not fit"
         too_large = f"{what} the memory of {self.device}"
+        advice = LESS_MEMORY if count == 1 else f"lower --batch-size, {LESS_MEMORY}"
         # A CPU's memory is asked first: where it does not suffice, the system would end the process.
         if self.device.type == "cpu" and isinstance(self.network, ResnetGenerator):
             needed = BYTES_PER_CHANNEL * self.network.stem.out_channels * count * height * width
             free = available_bytes()
             if needed > free:
-                raise UserError(
+                raise BatchDoesNotFit(
                     f"{too_large}: about {needed / 2**30:.1f} GiB are needed, and {free / 2**30:.1f} GiB are free; "
-                    f"{LESS_MEMORY}"
+                    f"{advice}"
                 )
         try:
             yield
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise UserError(f"{too_large}; {LESS_MEMORY}") from error
+            raise BatchDoesNotFit(f"{too_large}; {advice}") from error

@@ -44,9 +44,9 @@ class CudaTranslator(TorchTranslator):
         Both raise what `TorchTranslator` raises.
         """
         count, height, width, _ = samples.shape
-        on_host = torch.empty(samples.shape, dtype=getattr(torch, self.source.dtype), pin_memory=True)
-        on_host.numpy()[...] = samples
         with self._memory_for(count, height, width), torch.inference_mode(), torch.cuda.device(self.device):
+            on_host = torch.empty(samples.shape, dtype=getattr(torch, self.source.dtype), pin_memory=True)
+            on_host.numpy()[...] = samples
             stream = torch.cuda.current_stream(self.device)
             with torch.cuda.stream(self._inward):
                 images = on_host.to(self.device, non_blocking=True)

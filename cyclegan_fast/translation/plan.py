@@ -55,7 +55,7 @@ class ImageOptions:
     in one image, where the run was trained on such, and the whole elsewhere"""
     batch_size: BatchSize | None = None
     """images translated at once, at most; only images of one size share a batch; by default as many as make half a
-    megapixel"""
+    megapixel, and where the memory does not hold these, one by one"""
     range: tuple[Level, ...] = ()
     """the values of images of more than 8 bits that become black and white, or -1 and 1, such as 0 4095 of 12 bits in
     16; by default those that a run was trained with, or else the least and the greatest that a file can hold"""
@@ -69,7 +69,8 @@ class ImageOptions:
     overwrite: bool = False
     """translate images again whose translation is there already"""
     strict: bool = False
-    """stop at the first image or folder that cannot be read, instead of leaving it out with a note"""
+    """stop at the first image or folder that cannot be read, or image that does not fit the memory or the engine,
+    instead of leaving it out with a note"""
     contact_sheet: Path | None = None
     """file for an overview of inputs beside translations; by default contact_sheet.jpg in the folder of --out"""
     no_contact_sheet: bool = False

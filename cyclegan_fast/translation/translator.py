@@ -28,13 +28,16 @@ class Translator(Protocol):
     def __call__(self, samples: SampleArray, /) -> SampleArray:
         """Translate samples [N, H, W, C] of `source` to those of `target`, of the same sides.
 
-        H and W are multiples of 4 (of a U-Net's `multiple`), at least 8. Raises NotFinite.
+        H and W are multiples of 4 (of a U-Net's `multiple`), at least 8. Raises NotFinite and BatchDoesNotFit.
         """
 
 
 @runtime_checkable
 class OverlappingTranslator(Translator, Protocol):
-    """Translates a batch while the host goes on, so that the next one can be given to it before this one has ended."""
+    """Translates a batch while the host goes on, so that the next one can be given to it before this one has ended.
+
+    Only `begin` raises BatchDoesNotFit.
+    """
 
     def begin(self, samples: SampleArray, /) -> Callable[[], SampleArray]:
         """Begin to translate a batch, and return what waits for the result and returns it; both raise NotFinite."""
@@ -48,6 +51,17 @@ class NotFinite(UserError):
             "the generator's translation is not finite: its weights are damaged, or this precision is too low for them"
         )
         self.index = index
+
+
+class BatchDoesNotFit(UserError):
+    """Says that a batch is not translated for its size: memory does not hold it, or what computes takes no such sides.
+
+    `is_of_memory` tells whether memory is what lacks, so that as many pixels or more need not be tried again.
+    """
+
+    def __init__(self, message: str, *, is_of_memory: bool = True) -> None:
+        super().__init__(message)
+        self.is_of_memory = is_of_memory
 
 
 class FunctionTranslator:

@@ -42,18 +42,18 @@ class Writer:
         self.unwritten: list[str] = []
         self._pool = pool
         self._most_waiting = most_waiting
-        self._waiting: deque[Future[None]] = deque()
+        self._waiting: deque[tuple[Path, Future[None]]] = deque()
 
     def write(self, samples: Samples, path: Path, kind: PixelType) -> None:
         """Begin to write samples of `kind`. Raises UserError where the disk took none of those before."""
-        self._begin(write_translated_samples, samples, path, kind)
+        self._begin(path, write_translated_samples, samples, path, kind)
 
     def write_picture(self, pixels: Pixels, path: Path) -> None:
         """Begin to write an 8-bit image, [H, W, 3], see `write`."""
-        self._begin(write_translation, pixels, path)
+        self._begin(path, write_translation, pixels, path)
 
-    def _begin(self, write: Callable[..., None], *arguments: object) -> None:
-        self._waiting.append(self._pool.submit(write, *arguments))
+    def _begin(self, path: Path, write: Callable[..., None], *arguments: object) -> None:
+        self._waiting.append((path, self._pool.submit(write, *arguments)))
         while len(self._waiting) > self._most_waiting:
             self._end_first()
 
@@ -63,11 +63,14 @@ class Writer:
             self._end_first()
 
     def _end_first(self) -> None:
+        path, ended = self._waiting.popleft()
         try:
-            self._waiting.popleft().result()
+            ended.result()
             self.written += 1
         except NotWritten as error:
             self.unwritten.append(str(error))
+        except MemoryError:  # one that is large
+            self.unwritten.append(f"could not write {path}: encoding it takes more memory than is free")
 
 
 def write_translation(pixels: Pixels, path: Path) -> None:

@@ -4,7 +4,7 @@ No line of this has run on a GPU yet.
 """
 
 import atexit
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 
@@ -38,13 +38,13 @@ class CudaDevice:
         self._device.release()
 
     @contextmanager
-    def explaining_exhaustion(self, wanted: str) -> Iterator[None]:
-        """Turn a DeviceMemoryError into a UserError that says what was wanted; the context must be current."""
+    def explaining_exhaustion(self, wanted: str, error_of: Callable[[str], UserError] = UserError) -> Iterator[None]:
+        """Turn a DeviceMemoryError into `error_of` a line on what was wanted; the context must be current."""
         try:
             yield
         except DeviceMemoryError as error:
             free_gib = self.driver.free_bytes() / _GIB
-            raise UserError(
+            raise error_of(
                 f"{wanted} does not fit the memory of the {self.name}, of which {free_gib:.2f} GiB are free: translate "
                 "fewer or smaller images at once, or end what else computes there"
             ) from error

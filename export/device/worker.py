@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.words import counted
+from cyclegan_fast.translation.translator import BatchDoesNotFit
 from export.device.buffers import Buffer
 from export.device.driver import DriverError
 from export.device.primary_context import CudaDevice
@@ -80,7 +82,8 @@ class Worker:
     def __call__(self, images: Array) -> Array:
         """Translate a batch of arrays as `export.engines.image_layout` describes them.
 
-        Raises UserError for an array that the engine does not take, and where the GPU's memory does not hold it.
+        Raises UserError for an array that the engine does not take, and BatchDoesNotFit for one of other sides, or
+        where the GPU's memory does not hold it.
         """
         shape = self._taken.check(images)
         with self._lock:
@@ -113,9 +116,14 @@ class Worker:
         """Make room, and tell the execution context where that is."""
         self._forget()
         batch, height, width = shape
-        with self._gpu.explaining_exhaustion(f"{batch} images of {width}x{height} pixels"):
-            self._input.grow_to(self._taken.size(shape))
-            self._output.grow_to(self._given.size(shape))
+        what = f"a batch of {counted(batch, 'image')} of {width}x{height} pixels"
+        with self._gpu.explaining_exhaustion(what, BatchDoesNotFit):
+            try:
+                self._input.grow_to(self._taken.size(shape))
+                self._output.grow_to(self._given.size(shape))
+            except BaseException:
+                self._input.free()  # so that smaller images find the room that these did not
+                raise
         # No local variable holds the context: an error's traceback would keep it alive after `close`.
         wanted, promised = self._taken.array_shape(shape), self._given.array_shape(shape)
         if not self._context.set_input_shape(self._card.input, wanted):

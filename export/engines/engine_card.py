@@ -17,6 +17,7 @@ from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.files import write_atomically
 from cyclegan_fast.system.formats import refuse_newer
 from cyclegan_fast.system.words import counted
+from cyclegan_fast.translation.translator import BatchDoesNotFit
 from export.engines.card_fields import (
     Reader,
     read_digest,
@@ -60,15 +61,19 @@ class Profile:
         return all(low <= side <= high for low, side, high in zip(self.smallest, shape, self.largest, strict=True))
 
     def check(self, shape: ImageShape) -> None:
-        """Raise UserError where an engine of this profile does not take images of `shape`."""
+        """Raise BatchDoesNotFit where an engine of this profile does not take images of `shape`.
+
+        Raises UserError where their sides are no multiples of 4.
+        """
         batch, height, width = shape
         if height % SIDE_MULTIPLE or width % SIDE_MULTIPLE:
             raise UserError(f"image sides must be multiples of {SIDE_MULTIPLE}, got {width}x{height} pixels")
         if not self.takes(shape):
-            raise UserError(
+            raise BatchDoesNotFit(
                 f"{counted(batch, 'image')} of {width}x{height} pixels {'does' if batch == 1 else 'do'} not fit this "
                 f"engine, which takes {self}: give a --size that it takes, or build it with wider --min-size, "
-                "--max-size and --max-batch"
+                "--max-size and --max-batch",
+                is_of_memory=False,
             )
 
     def __str__(self) -> str:

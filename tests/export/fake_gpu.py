@@ -90,6 +90,12 @@ class Stream:
         self.gpu.check_in_destructor("a stream", is_idle=not self.pending)
 
 
+def _is_recorded(reference: "weakref.ref[Stream]") -> bool:
+    """Tell it in a frame of its own: one that raises would keep the stream, by its traceback."""
+    stream = reference()
+    return stream is not None and stream.recording is not None
+
+
 class FakeGpu:
     def __init__(self, capability: tuple[int, int] = (8, 9), count: int = 1, total: int = 1 << 30) -> None:
         self.capability, self.count, self.total = capability, count, total
@@ -127,7 +133,7 @@ class FakeGpu:
     def allocate(self, size: int, *, is_host: bool, at_its_own_address: bool = False) -> Memory:
         """Allocate, or raise OutOfMemory."""
         self.require_current("allocate")
-        if any((s := reference()) is not None and s.recording is not None for reference in self.streams.values()):
+        if any(map(_is_recorded, self.streams.values())):
             raise Rule("allocated while a stream is recorded")
         if self.failing_allocation is not None:
             self.failing_allocation -= 1

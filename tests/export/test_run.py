@@ -14,17 +14,24 @@ from onnx import ModelProto, TensorProto, helper
 
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.networks.resnet import ResnetGenerator
+from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.translation.batches import translate_images
 from cyclegan_fast.translation.on_device import TorchTranslator
 from cyclegan_fast.translation.plan import ImageOptions, plan
-from cyclegan_fast.translation.translator import Translator
+from cyclegan_fast.translation.translator import BatchDoesNotFit, Translator
 from export import onnx_translators
 from export.engines.engine_card import Profile
 from export.graphs.graph import serialised
 from export.graphs.onnx_file import with_digest
 from export.graphs.pixel_io import with_pixel_io
 from export.graphs.precision import in_precision
-from export.onnx_translators import OnnxRuntimeTranslator, OpenVinoTranslator, choose_backend, load_translator
+from export.onnx_translators import (
+    OnnxRuntimeTranslator,
+    OpenVinoTranslator,
+    _translating,
+    choose_backend,
+    load_translator,
+)
 from export.parity import BARS, Parity
 from export.run import fit_to_engine, main
 from export.to_onnx import float32_graph
@@ -361,7 +368,7 @@ def options(**changes: Any) -> ImageOptions:
 
 def test_an_engine_is_asked_only_what_it_was_built_for() -> None:
     refused = (
-        "the engine takes 1 to 4 images of 128x128 to 512x512: images of other sizes are refused, unless --size is "
+        "the engine takes 1 to 4 images of 128x128 to 512x512: images of other sizes are left out, unless --size is "
         "given"
     )
     for flags in ({}, {"keep_size": True}):
@@ -380,6 +387,23 @@ def test_an_engine_is_asked_only_what_it_was_built_for() -> None:
     with pytest.raises(Exception, match="takes images of 512x256 only: give such images, and --keep-size"):
         fit_to_engine(options(batch_size=1), wide)
     assert fit_to_engine(options(batch_size=1, keep_size=True), wide)[1] is None
+
+
+@pytest.mark.parametrize(
+    ("error", "is_of_memory"),
+    [
+        (MemoryError("Unable to allocate 9 GiB"), True),
+        (ValueError("bfc_arena.cc:360 Failed to allocate memory for requested buffer of size 576000000"), True),
+        (RuntimeError("Exception from infer_request.cpp:223:\nstd::bad_alloc"), True),
+        (RuntimeError("Check 'shape' failed"), False),
+    ],
+)
+def test_a_library_whose_memory_ends_leaves_that_image_out(error: Exception, is_of_memory: bool) -> None:
+    with pytest.raises(UserError) as raised, _translating("OpenVINO", np.zeros((1, 8, 8, 3), np.uint8)):
+        raise error
+    assert isinstance(raised.value, BatchDoesNotFit) is is_of_memory
+    held = "the memory does not hold what OpenVINO needs for uint8 [1, 8, 8, 3]; give a smaller --size"
+    assert (str(raised.value) == held) is is_of_memory
 
 
 # --- what is imported ----------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from export.device.driver import DriverError
 from export.device.replay import Replay, Way
 from export.device.stream_graph import StreamGraph
 from export.run import main
-from tests.cyclegan_fast.pictures import draw, pixels_of
+from tests.cyclegan_fast.pictures import draw, draw_all, names, pixels_of
 from tests.export.fake_machine import Machine
 from tests.export.fake_tensorrt import upside_down
 
@@ -389,9 +389,38 @@ def test_images_through_an_engine(
     assert main([str(tmp_path / "other"), *command, str(tmp_path / "odd"), "--keep-size"]) == 0
     assert pixels_of(tmp_path / "odd" / "odd.png").shape == (18, 21, 3)
     draw(tmp_path / "other" / "odd.png", 1200, 20)
-    assert main([str(tmp_path / "other"), *command, str(tmp_path / "large"), "--keep-size"]) == 2
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert "1 image of 1200x20 pixels does not fit this engine, which takes 1 to 4 images of 8x8 to 1024x1024" in error
+    draw(tmp_path / "other" / "zebra.png", 200, 160)  # of more pixels, which the engine takes
+    assert main([str(tmp_path / "other"), *command, str(tmp_path / "large"), "--keep-size"]) == 1
+    assert names(tmp_path / "large") == {"zebra.png"}
+    *_, left_out, error = capsys.readouterr().err.splitlines()
+    said = "1 image of 1200x20 pixels does not fit this engine, which takes 1 to 4 images of 8x8 to 1024x1024"
+    assert left_out.startswith(f"left out {tmp_path / 'other' / 'odd.png'}: {said}: give a --size that it takes")
+    assert error == "error: 1 image did not fit, as said above; the same command tries it again"
+    assert main([str(tmp_path / "other"), *command, str(tmp_path / "strict"), "--strict"]) == 2
+
+
+@pytest.mark.usefixtures("cuda_package")
+def test_images_that_the_memory_of_the_gpu_does_not_hold(
+    machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = machine(total=3 * BLOCK)
+    large = dict.fromkeys(("b.png", "c.png"), (1024, 1024))
+    medium = dict.fromkeys(("d.png", "e.png"), (800, 800))  # which fit one by one
+    sizes = {"a.png": (16, 16), **large, **medium, "f.png": (20, 20)}
+    draw_all(tmp_path / "in", sizes)
+    command = [str(tmp_path / "in"), "--engine", str(world.path), "--no-contact-sheet", "--out"]
+    assert main([*command, str(tmp_path / "out")]) == 1
+    assert names(tmp_path / "out") == {"a.png", *medium, "f.png"}
+    for name in names(tmp_path / "out"):
+        expected = upside_down(pixels_of(tmp_path / "in" / name)[None])[0]
+        assert np.array_equal(pixels_of(tmp_path / "out" / name), expected)
+    error = capsys.readouterr().err
+    b, c = (tmp_path / "in" / name for name in ("b.png", "c.png"))
+    why = f"{b}: a batch of 1 image of 1024x1024 pixels does not fit the memory of the Fake GPU, of which"
+    assert f"left out {why}" in error
+    assert f"left out {c}: 1024x1024 is not tried, for it has no fewer pixels than {why}" in error
+    assert main([*command, str(tmp_path / "two"), "--batch-size", "2"]) == 2
+    assert "error: a batch of 2 images of 1024x1024 pixels does not fit the memory" in capsys.readouterr().err
 
 
 # --- what is imported -------------------------------------------------------------------------------------------------

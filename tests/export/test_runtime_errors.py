@@ -81,9 +81,11 @@ def test_out_of_memory_says_what_does_not_fit_and_smaller_images_still_do(machin
     world = machine(total=4 * BLOCK)
     with world.engine() as engine:
         engine(world.images())
-        message = r"2 images of 1024x1024 pixels does not fit the memory of the Fake GPU, of which 0.00 GiB are free"
+        message = "a batch of 2 images of 1024x1024 pixels does not fit the memory of the Fake GPU, of which 0.01 GiB"
         with pytest.raises(UserError, match=message):
             engine(world.images(2, 1024, 1024))
+        large = world.images(1, 1024, 1024)
+        assert np.array_equal(engine(large), upside_down(large)), "nothing of the batch takes its room"
         for seed in range(3):
             assert np.array_equal(engine(images := world.images(seed=seed)), upside_down(images))
 

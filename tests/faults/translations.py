@@ -1,7 +1,8 @@
 """Translations that ask for too much, or write where it cannot be: the rest is done, and one sentence says what lacks.
 
-Sizes from far too large to just too large, under limits of the address space; weights of more channels than any memory
-holds; no more threads; names and paths beyond the system's limit, among others that can be written.
+Sizes from far too large to just too large, under limits of the address space; one large image among small ones; weights
+of more channels than any memory holds; no more threads; names and paths beyond the system's limit, among others that
+can be written.
 """
 
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import torch
+from PIL import Image
 
 from tests.faults.harness import Campaign, Tally, limited, photos_in, run, trained
 
@@ -146,8 +148,31 @@ def names_beyond_limits(tally: Tally, work: Path, generator: Path, random: rando
         tally.add(what, "rest done" if lines else "done", failed=False)
 
 
+def image_too_large(tally: Tally, work: Path, generator: Path, random: random.Random) -> None:
+    """Give one image among small ones that may be too large for the memory: it is named then, and the rest is done."""
+    source, out = work / "in", work / "out"
+    shutil.copytree(photos_in(work) / "testA", source)
+    sides = random.randrange(500, 4500), random.randrange(500, 4500)
+    Image.new("RGB", sides, "navy").save(source / f"{random.randrange(10)}.png", compress_level=1)
+    few, mib = len(list(source.iterdir())) - 1, random.randrange(700, 1500)
+
+    def limit() -> None:
+        here = psutil.Process().memory_info().vms + mib * MIB
+        resource.setrlimit(resource.RLIMIT_AS, (here, here))
+
+    arguments = [str(source), "--checkpoint", str(generator), "--out", str(out), "--no-contact-sheet"]
+    ended = run(TRANSLATE, arguments, work, prepare=limit)
+    written, left_out = len(list(out.iterdir())), ended.err.count("left out ") + ended.err.count("could not write ")
+    what = f"{sides[0]}x{sides[1]} among {few} in {mib} MiB, {written} written, {left_out} not"
+    if ended.acceptable and written + left_out == few + 1 and written >= few and ended.status == left_out:
+        tally.add(what, "rest done" if left_out else "done", failed=False)
+    else:
+        tally.add(what, f"{ended.kind}, status {ended.status}: {ended.last_line}", failed=True)
+
+
 FAULTS: tuple[Fault, ...] = (
     names_beyond_limits,
+    image_too_large,
     flags_too_large,
     channels_claimed,
     little_memory,

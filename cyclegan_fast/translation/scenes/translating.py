@@ -37,7 +37,7 @@ from cyclegan_fast.translation.scenes.scene_rows import SceneRows
 from cyclegan_fast.translation.strips.passes import StripTranslator
 from cyclegan_fast.translation.strips.scratch_file import check_free_space
 from cyclegan_fast.translation.summary import Summary
-from cyclegan_fast.translation.translator import NotFinite
+from cyclegan_fast.translation.translator import BatchDoesNotFit, NotFinite
 from cyclegan_fast.translation.writing import NotWritten, check_folder, looked_up, writing_explained
 from cyclegan_fast.version import __version__
 
@@ -62,11 +62,13 @@ def translate_scenes(
         levels: whether translations get a pyramid.
         masking: whether one value is written where a scene is empty, see empty_pixels.py.
 
-    Raises UserError as `translate_images` does.
+    Raises UserError as `translate_images` does: a single scene is left out where the disk has no room for its scratch
+    file, or the memory none for its strips.
     """
     start = time.perf_counter()
     unwritten: list[str] = []
     unreadable: list[str] = []
+    left_out: list[str] = []
     placed = looked_up(jobs, unwritten)
     todo = [job for job, is_there in placed if options.overwrite or not is_there]
     if todo:
@@ -98,10 +100,17 @@ def translate_scenes(
             unreadable.append(str(error))
         except NotWritten as error:
             unwritten.append(str(error))
+        except BatchDoesNotFit as error:
+            if options.strict:
+                raise
+            left_out.append(f"{job.source}: {error}")
     if unreadable and len(unreadable) == len(jobs):
         raise UserError(none_can_be_read(unreadable))
     elapsed_s = time.perf_counter() - start
-    return Summary(translated, len(placed) - len(todo), unreadable, unwritten, [*remarks.lines(), *on_empty], elapsed_s)
+    return Summary(
+        *(translated, len(placed) - len(todo), unreadable, unwritten, [*remarks.lines(), *on_empty], elapsed_s),
+        left_out=left_out,
+    )
 
 
 def _translate(

@@ -26,7 +26,6 @@ from tqdm import tqdm
 
 from cyclegan_fast.images.pixel_type import RGB, PixelType, SampleArray
 from cyclegan_fast.images.pixels import to_pixels
-from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.progress import progress_bar
 from cyclegan_fast.system.shortage import is_out_of_memory
 from cyclegan_fast.translation.strips.repeated_strips import ROWS_THAT_REPEAT
@@ -39,7 +38,7 @@ from cyclegan_fast.translation.strips.rows import (
     stored_rows,
 )
 from cyclegan_fast.translation.strips.scratch_file import ScratchFile, StoredActivation, check_free_space
-from cyclegan_fast.translation.translator import NotFinite
+from cyclegan_fast.translation.translator import BatchDoesNotFit, NotFinite
 
 BUDGET_BYTES = 128 * 2**20
 # A strip's rows in float32, so many times, are alive at once in the worst pass. Measured at width 64 and 10 rows, where
@@ -99,7 +98,7 @@ class StripTranslator(ABC):
         """Yield what the network gives for one image [1, C, H, W], strip by strip."""
 
     def __call__(self, samples: SampleArray) -> SampleArray:
-        """Translate samples [N, H, W, C]; raises NotFinite, and UserError where disk or memory do not suffice."""
+        """Translate samples [N, H, W, C]; raises NotFinite, and BatchDoesNotFit where disk or memory do not suffice."""
         count, height, width, _ = samples.shape
         needed_bytes = self.scratch_bytes(height, width)
         self._announce(check_free_space(self.scratch, needed_bytes, f"translating {width}x{height} in strips"))
@@ -116,13 +115,13 @@ class StripTranslator(ABC):
 
     @contextmanager
     def fitting(self, height: int, width: int) -> Iterator[None]:
-        """Turn the error of a memory that is too small for a strip of such an image into a UserError."""
+        """Turn the error of a memory that is too small for a strip of such an image into BatchDoesNotFit."""
         try:
             yield
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise UserError(
+            raise BatchDoesNotFit(
                 f"{self.strip_rows(width)} rows of {width}x{height} at once do not fit the memory of {self.device}: "
                 "give a smaller --size, or --device cpu"
             ) from error

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.translation.translator import BatchDoesNotFit
 
 RowBytes = npt.NDArray[np.uint8]
 
@@ -138,16 +139,20 @@ def _as_bytes(rows: Tensor) -> RowBytes:
 
 
 def check_free_space(folder: Path, needed_bytes: int, purpose: str) -> str:
-    """Return a sentence on what is needed and what is free; raises UserError where it does not suffice."""
+    """Return a sentence on what is needed and what is free.
+
+    Raises BatchDoesNotFit where it does not suffice, and UserError where there is no such folder.
+    """
     try:
         free_bytes = shutil.disk_usage(folder).free
     except OSError as error:
         raise UserError(f"--scratch {folder}: {error.strerror}; give a folder that is there") from error
     needed, free = _gib(needed_bytes), _gib(free_bytes)
     if needed_bytes > free_bytes:
-        raise UserError(
+        raise BatchDoesNotFit(
             f"{purpose} needs {needed} of scratch files, and {folder} has {free} free: "
-            "give a folder on a larger disk by --scratch, or a smaller --size"
+            "give a folder on a larger disk by --scratch, or a smaller --size",
+            is_of_memory=False,
         )
     return f"{purpose} needs {needed} of scratch files in {folder}, which has {free} free"
 

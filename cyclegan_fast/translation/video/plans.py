@@ -20,6 +20,7 @@ class VideoPlan:
     multiple: what sides must be multiples of for the translator.
     batch_size: frames translated at once, at most; None for as many as `images_at_once` says.
     identity: of the network, its precision, and all else that its translations depend on.
+    splits: whether a batch that does not fit the memory is translated frame by frame.
     """
 
     options: ImageOptions
@@ -27,6 +28,7 @@ class VideoPlan:
     multiple: int
     batch_size: int | None
     identity: str
+    splits: bool = False
 
 
 def translate_all_videos(translator: Translator, jobs: Sequence[Job], plan: VideoPlan, *, are_all: bool) -> Summary:

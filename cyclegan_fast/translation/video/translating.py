@@ -22,10 +22,11 @@ from cyclegan_fast.images.unreadable import UnreadableImage
 from cyclegan_fast.system.errors import UserError, printable
 from cyclegan_fast.system.progress import progress_bar, waiting
 from cyclegan_fast.translation.batches import THREADS, translations_of_batches
+from cyclegan_fast.translation.left_out import LeftOut
 from cyclegan_fast.translation.plan import Job
 from cyclegan_fast.translation.prepared import check_square_fits
 from cyclegan_fast.translation.summary import Summary
-from cyclegan_fast.translation.translator import Translator
+from cyclegan_fast.translation.translator import BatchDoesNotFit, Translator
 from cyclegan_fast.translation.video.encoding import Encoding, SegmentEncoder
 from cyclegan_fast.translation.video.joining import join_segments
 from cyclegan_fast.translation.video.opening import OpenedVideo, ffmpeg_explained
@@ -54,13 +55,14 @@ def translate_videos(translator: Translator, jobs: Sequence[Job], plan: VideoPla
     Args:
         are_all: whether no images are translated beside them: then it is an error if none of them can be read.
 
-    Raises UserError as `translate_images` does.
+    Raises UserError as `translate_images` does: a single video whose frames do not fit is left out.
     """
     start = time.perf_counter()
     options = plan.options
     unwritten: list[str] = []
     unreadable: list[str] = []
     remarks: list[str] = []
+    left_out: LeftOut[PreparedFrame] = LeftOut(splits=plan.splits, raises=True)
     placed = looked_up(jobs, unwritten)
     frames = translated = existing = 0
     check_square_fits(plan.size, translator.source, translator.target)
@@ -74,7 +76,7 @@ def translate_videos(translator: Translator, jobs: Sequence[Job], plan: VideoPla
             if not (translator.source.is_rgb and translator.target.is_rgb):
                 kinds = f"{translator.source} -> {translator.target}"
                 raise UnreadableImage(f"{job.source}: videos are of 8-bit RGB, and the network is not ({kinds})")
-            count, notes = _translate(translator, job, plan)
+            count, notes = _translate(translator, job, plan, left_out)
             frames += count
             translated += 1
             remarks += notes
@@ -84,16 +86,26 @@ def translate_videos(translator: Translator, jobs: Sequence[Job], plan: VideoPla
             unreadable.append(str(error))
         except NotWritten as error:
             unwritten.append(str(error))
+        except BatchDoesNotFit as error:
+            if options.strict or plan.size is not None:
+                raise
+            left_out.lines.append(str(error))
     if unreadable and are_all and len(unreadable) == len(jobs):
         raise UserError(none_can_be_read(unreadable))
     elapsed_s = time.perf_counter() - start
-    return Summary(0, existing, unreadable, unwritten, remarks, elapsed_s, translated, frames, has_videos=True)
+    return Summary(
+        *(0, existing, unreadable, unwritten, remarks, elapsed_s, translated, frames),
+        has_videos=True,
+        left_out=left_out.lines,
+    )
 
 
-def _translate(translator: Translator, job: Job, plan: VideoPlan) -> tuple[int, list[str]]:
+def _translate(
+    translator: Translator, job: Job, plan: VideoPlan, left_out: LeftOut[PreparedFrame]
+) -> tuple[int, list[str]]:
     """Translate one video; return the number of its frames, and what a user should know of it.
 
-    Raises UnreadableImage, NotWritten, and UserError where no other video could be written either.
+    Raises UnreadableImage, NotWritten, BatchDoesNotFit, and UserError where no other video could be written either.
     """
     with ExitStack() as stack:
         video = stack.enter_context(OpenedVideo(job.source))
@@ -104,9 +116,13 @@ def _translate(translator: Translator, job: Job, plan: VideoPlan) -> tuple[int, 
         for line in segments.told(job.source):
             tqdm.write(f"note: {printable(line)}")
         try:
-            count = _translate_frames(translator, video, job, plan, segments, encoding)
+            count = _translate_frames(translator, video, job, plan, segments, encoding, left_out)
         except UnreadableImage:
             segments.remove()
+            raise
+        except BatchDoesNotFit:
+            if not segments.paths():
+                segments.remove()
             raise
         if plan.options.strict and video.damage:
             raise UserError(
@@ -128,6 +144,7 @@ def _translate_frames(
     plan: VideoPlan,
     segments: KeptSegments,
     encoding: Encoding,
+    left_out: LeftOut[PreparedFrame],
 ) -> int:
     """Translate the frames whose segments are not there yet; return how many there are in all."""
     prepare = FramePreparation(job.source, job.half, plan.size, plan.multiple)
@@ -146,7 +163,8 @@ def _translate_frames(
             progress_bar(total=total, initial=segments.frames, desc=description, unit=" frames")
         )
         waiting_batches: deque[Future[None]] = deque()
-        for batch, samples in translations_of_batches(translator, batches_of(frames, plan.batch_size, SEGMENT_FRAMES)):
+        batches = batches_of(frames, plan.batch_size, SEGMENT_FRAMES)
+        for batch, samples in translations_of_batches(translator, batches, left_out):
             waiting_batches.append(pool.submit(writer.add, batch, samples))
             while len(waiting_batches) > _BATCHES_BEHIND:
                 with writing_explained(job.target), ffmpeg_explained():

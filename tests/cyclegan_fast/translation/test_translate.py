@@ -249,10 +249,11 @@ def test_what_does_not_fit_a_cpus_memory_is_refused_before_the_system_ends_the_p
     bytes_needed = 14 * 4 * 48 * 40  # of four channels
     for free, status in ((bytes_needed, 0), (bytes_needed - 1, 2)):
         monkeypatch.setattr("cyclegan_fast.translation.on_device.available_bytes", lambda free=free: free)
-        assert run(photos / "one.png", "--overwrite", size=False) == status
+        assert run(photos / "one.png", "--overwrite", "--strict", size=False) == status
     error = capsys.readouterr().err
-    assert error.startswith("error: 1 image of 48x40 does not fit the memory of cpu: about 0.0 GiB are needed, and ")
-    assert error.endswith("add --tile, give a smaller --size, or lower --batch-size\n")
+    said = f"error: {photos / 'one.png'}: 1 image of 48x40 does not fit the memory of cpu: about 0.0 GiB are needed, "
+    assert error.startswith(said)
+    assert error.endswith("; add --tile, or give a smaller --size\n")
 
 
 # --- names ---------------------------------------------------------------------------------------------------------
@@ -922,11 +923,11 @@ def test_images_too_large_for_the_memory(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
 
     monkeypatch.setattr(ResnetGenerator, "forward", refuse)
+    assert run(photos, "--batch-size", 3) == 2
+    said = "error: 3 images of 32x32 do not fit the memory of cpu; lower --batch-size, add --tile, or give a smaller --"
+    assert said in capsys.readouterr().err
     assert run(photos) == 2
-    assert (
-        "3 images of 32x32 do not fit the memory of cpu; add --tile, give a smaller --size, or lower"
-        in capsys.readouterr().err
-    )
+    assert "two.jpg: 1 image of 32x32 does not fit the memory of cpu; add --tile, or give" in capsys.readouterr().err
 
 
 FULL_DISK = """

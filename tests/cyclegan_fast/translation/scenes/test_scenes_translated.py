@@ -3,6 +3,7 @@
 import random
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from cyclegan_fast.translation.scenes.kept_scratch import PEAK_OF_KEPT, KeptScra
 from cyclegan_fast.translation.strips.resnet import TiledTranslator
 from cyclegan_fast.translation.strips.rows import Statistics
 from tests.cyclegan_fast.images.scenes.made import make_pyramid, make_zarr
-from tests.cyclegan_fast.pictures import names, pixels_of
+from tests.cyclegan_fast.pictures import draw_all, names, pixels_of
 from tests.cyclegan_fast.translation.scenes.ended import ended_at, is_ended
 from tests.cyclegan_fast.translations import CPU, make_generator, picture
 
@@ -252,3 +253,23 @@ def test_nan_stays_since_a_later_value_may_be_the_one_for_no_data(tmp_path: Path
     with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
         assert np.array_equal(tiff.asarray(), values[..., 0], equal_nan=True)
         assert [code in tiff.pages.first.tags for code in (42113, 33550)] == [False, True]
+
+
+def test_what_the_disk_has_no_room_for_in_strips_is_left_out(
+    tmp_path: Path, flags: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name, height in (("a", 32), ("b", 96), ("c", 48)):
+        make_pyramid(tmp_path / "in" / f"{name}.tif", picture(height, 48), photometric="rgb", tile=(16, 16))
+    draw_all(tmp_path / "in", {"d.png": (48, 160), "e.png": (48, 32)})
+    translator = TiledTranslator(make_generator(0), CPU, torch.float32, tmp_path)
+    free = PEAK_OF_KEPT * translator.scratch_bytes(60, 48)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=free))
+    assert main([str(tmp_path / "in"), *flags, "--no-contact-sheet"]) == 1
+    assert names(tmp_path / "out") == {"a.tif", "c.tif", "e.png"}
+    error = capsys.readouterr().err
+    for name, size in (("b.tif", "48x96"), ("d.png", "48x160")):
+        assert f"left out {tmp_path / 'in' / name}: translating {size} in strips needs " in error
+    assert "give a folder on a larger disk by --scratch, or a smaller --size\nerror: 2 images did not fit" in error
+    assert main([str(tmp_path / "in"), *flags, "--no-contact-sheet", "--strict"]) == 2
+    assert names(tmp_path / "scratch") == set()

@@ -26,6 +26,7 @@ def negate(
     *,
     batch_size: int = 4,
     strict: bool = False,
+    splits: bool = False,
     **video: Any,
 ) -> int:
     """Translate as the commands do; return the exit status."""
@@ -33,7 +34,7 @@ def negate(
     options = ImageOptions((str(source),), out, batch_size=batch_size, strict=strict, video=VideoOptions(**video))
 
     def command() -> int:
-        all_of_it = VideoPlan(options, None, 4, batch_size, "negative")
+        all_of_it = VideoPlan(options, None, 4, batch_size, "negative", splits)
         return report(translate_all_videos(translator, plan(options, []), all_of_it, are_all=True), out)
 
     return run_command(command)

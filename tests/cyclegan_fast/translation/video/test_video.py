@@ -9,6 +9,7 @@ import time
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -19,7 +20,9 @@ from cyclegan_fast.images.pixel_type import SampleArray
 from cyclegan_fast.images.pixels import Pixels
 from cyclegan_fast.translate import main
 from cyclegan_fast.translation.plan import ImageOptions, plan
+from cyclegan_fast.translation.translator import BatchDoesNotFit
 from cyclegan_fast.translation.video import encoding
+from tests.cyclegan_fast.pictures import names
 from tests.cyclegan_fast.translation.video.clips import packets_of, pictures, read_clip, times_of, write_clip
 from tests.cyclegan_fast.translation.video.negatives import negate, negate_apart
 
@@ -339,3 +342,38 @@ def test_names_follow_containers(tmp_path: Path) -> None:
         write_clip(tmp_path / name, pictures(1), sound=True)
     options = ImageOptions((str(tmp_path),), tmp_path / "out")
     assert [job.target.name for job in plan(options)] == ["a.mp4", "b.mov", "c.mkv", "d.mp4"]
+
+
+@pytest.mark.parametrize(("batch_size", "splits"), [(1, False), (4, True)])
+def test_a_video_that_does_not_fit_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], batch_size: int, splits: bool
+) -> None:
+    """Takes one frame at a time, and none of 48 rows or more."""
+    (tmp_path / "in").mkdir()
+    for name, height, frames in (("a", 16, 5), ("b", 48, 3), ("c", 52, 3), ("d", 16, 3)):
+        write_clip(tmp_path / "in" / f"{name}.mkv", pictures(frames, height, 24), **EXACT)
+    tried = []
+
+    def negative(samples: SampleArray) -> SampleArray:
+        tried.append(samples.shape[:2])
+        if len(samples) > 1 or samples.shape[1] >= 48:
+            raise BatchDoesNotFit("no room")
+        return 255 - samples
+
+    flags: dict[str, Any] = {"batch_size": batch_size, "splits": splits, "lossless": True}
+    assert negate(tmp_path / "in", tmp_path / "out", negative, **flags) == 1
+    for name in ("a", "d"):
+        expected = 255 - read_clip(tmp_path / "in" / f"{name}.mkv")
+        assert np.array_equal(read_clip(tmp_path / "out" / f"{name}.mkv"), expected)
+    assert names(tmp_path / "out") == {"a.mkv", "d.mkv"}
+    several = [(4, 16)], [(3, 16)]
+    first, last = several if splits else ([], [])
+    assert tried == [*first, *[(1, 16)] * 5, (1, 48), *last, *[(1, 16)] * 3], "what did not fit is not tried again"
+    error = capsys.readouterr().err
+    b = tmp_path / "in" / "b.mkv"
+    assert f"left out {b}: no room\n" in error
+    assert (
+        f"left out {tmp_path / 'in' / 'c.mkv'}: 24x52 is not tried, for it has no fewer pixels than {b}: no " in error
+    )
+    assert "error: 2 inputs did not fit, as said above; the same command tries them again\n" in error
+    assert negate(tmp_path / "in", tmp_path / "strict", negative, **flags, strict=True) == 2
