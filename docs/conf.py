@@ -60,6 +60,7 @@ autodoc_inherit_docstrings = False  # torch's say nothing of ours
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
+autodoc_use_type_comments = False  # there are none, and to look for them takes a twentieth of the time
 # What engines and the demo need and a machine that only builds this site may lack.
 autodoc_mock_imports = [
     name for name in ("tensorrt", "tensorrt_rtx", "pycuda", "cuda", "gradio") if find_spec(name) is None
