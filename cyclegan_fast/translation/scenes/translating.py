@@ -106,9 +106,13 @@ def translate_scenes(
             left_out.append(f"{job.source}: {error}")
     if unreadable and len(unreadable) == len(jobs):
         raise UserError(none_can_be_read(unreadable))
-    elapsed_s = time.perf_counter() - start
     return Summary(
-        *(translated, len(placed) - len(todo), unreadable, unwritten, [*remarks.lines(), *on_empty], elapsed_s),
+        translated=translated,
+        existing=len(placed) - len(todo),
+        unreadable=unreadable,
+        unwritten=unwritten,
+        remarks=[*remarks.lines(), *on_empty],
+        elapsed_s=time.perf_counter() - start,
         left_out=left_out,
     )
 

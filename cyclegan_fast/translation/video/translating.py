@@ -92,9 +92,15 @@ def translate_videos(translator: Translator, jobs: Sequence[Job], plan: VideoPla
             left_out.lines.append(str(error))
     if unreadable and are_all and len(unreadable) == len(jobs):
         raise UserError(none_can_be_read(unreadable))
-    elapsed_s = time.perf_counter() - start
     return Summary(
-        *(0, existing, unreadable, unwritten, remarks, elapsed_s, translated, frames),
+        translated=0,
+        existing=existing,
+        unreadable=unreadable,
+        unwritten=unwritten,
+        remarks=remarks,
+        elapsed_s=time.perf_counter() - start,
+        videos=translated,
+        frames=frames,
         has_videos=True,
         left_out=left_out.lines,
     )
