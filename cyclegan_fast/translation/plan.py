@@ -69,8 +69,8 @@ class ImageOptions:
     overwrite: bool = False
     """translate images again whose translation is there already"""
     strict: bool = False
-    """stop at the first image or folder that cannot be read, or image that does not fit the memory or the engine,
-    instead of leaving it out with a note"""
+    """stop at the first image or folder that cannot be read, instead of leaving it out with a note; and at one that
+    does not fit the memory or the engine"""
     contact_sheet: Path | None = None
     """file for an overview of inputs beside translations; by default contact_sheet.jpg in the folder of --out"""
     no_contact_sheet: bool = False

@@ -30,7 +30,7 @@ def config(impl: Impl, *, checkpoint_blocks: bool = False, accumulate: int = 1) 
     ("impl", "dtype", "checkpoint_blocks", "accumulate"),
     [
         ("reference", torch.float32, False, 1),
-        ("reference", torch.bfloat16, True, 2),
+        pytest.param("reference", torch.bfloat16, True, 2, marks=pytest.mark.slow),
         pytest.param("triton", torch.float32, True, 2, marks=NEEDS_INTERPRETER),
         pytest.param("triton", torch.bfloat16, False, 1, marks=NEEDS_INTERPRETER),
     ],

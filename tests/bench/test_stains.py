@@ -52,6 +52,7 @@ def test_truths_score_as_such_and_errors_are_in_own_units() -> None:
     assert shifted[2:] == [f"{-10 * np.log10((0.0625 + 0.25) / 2 / 1.44):.1f} dB", shifted[3], "0.250 and 0.500"]
 
 
+@pytest.mark.slow
 def test_a_run_is_scored_and_drawn_and_others_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -65,7 +65,8 @@ def test_a_changed_graph_is_computed_or_refused_in_a_sentence(tmp_path: Path, mo
             translator(np.zeros((1, 8, 8, 3), np.uint8))
 
         refusal = ending_of(translate)
-        assert refusal is None or "x.onnx" in refusal or "could not translate" in refusal or "not finite" in refusal
+        known = ("x.onnx", "could not translate", "not finite", "the memory does not hold")
+        assert refusal is None or any(part in refusal for part in known)
         assert refusal is None or name not in COMPUTED
     refusal = ending_of(lambda: exported(VerifyCommand(onnx=path), []))
     assert refusal is None or "x.onnx" in refusal

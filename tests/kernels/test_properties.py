@@ -128,6 +128,7 @@ def test_the_norm_is_as_accurate_as_pytorch(case: Case) -> None:
         assert_as_accurate_as_pytorch(operator, *inputs, dy=LAYOUTS[case.dy](dy))
 
 
+@pytest.mark.slow
 @examples(30)
 @given(data=st.data(), shape=shapes(), dtype=dtypes, scale=scales, seed=st.integers(0, 99))
 def test_a_normalised_plane_has_mean_0_and_variance_1_but_for_eps(
@@ -195,6 +196,7 @@ def test_the_backward_of_reflection_pad_is_its_adjoint(
     assert (padded.double() * dy.double()).sum() == (x.double() * pad_backward(dy, pad).double()).sum()
 
 
+@pytest.mark.slow
 @examples(25)
 @given(data=st.data(), shape=shapes(), offset=st.sampled_from([0.0, 5.0]), seed=st.integers(0, 99))
 def test_partials_of_any_tiles_give_what_the_norm_finds_by_itself(

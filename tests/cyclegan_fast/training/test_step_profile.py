@@ -94,6 +94,7 @@ def test_without_steps_to_measure_there_is_no_trace(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_command_prints_every_phase_of_a_step(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     arguments = [*TINY, "--max-steps", "12", "--profile", "4", "--runs", str(tmp_path), "--name", "x"]
     assert train.main(arguments) == 0
