@@ -34,7 +34,7 @@ def main() -> int:
     )
     parser.add_argument("campaigns", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all by default")
     parser.add_argument("--count", type=int, help="faults of each campaign, in place of its full count")
-    parser.add_argument("--few", action="store_true", help="make as many as CI does")
+    parser.add_argument("--few", action="store_true", help="make as many as the slow tests do")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, help="folder for what they make; by default a new one, removed at the end")
     chosen = parser.parse_args()

@@ -214,4 +214,4 @@ class Campaign:
     full: int
     """how many faults the whole campaign makes"""
     few: int
-    """how many of them CI makes: some ten seconds' worth"""
+    """how many of them a slow test makes: some ten seconds' worth"""
