@@ -90,7 +90,7 @@ class Process:
         self.process = subprocess.Popen(
             [sys.executable, *map(str, arguments)],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -120,8 +120,13 @@ class Process:
         os.killpg(self.process.pid, number)
 
     def end(self, timeout_s: float = 120.0) -> int:
-        """Wait for the end, and return the exit status."""
-        status = self.process.wait(timeout_s)
+        """Wait for the end, and return the exit status; where there is no end, show what every thread is at."""
+        try:
+            status = self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)  # the fault handler then writes the threads' tracebacks
+            self.reader.join(10)
+            pytest.fail(f"no end within {timeout_s:g} s: {self.output}")
         self.reader.join(10)
         return status
 
