@@ -77,10 +77,8 @@ def test_an_engine_is_built_for_three_generations_without_a_gpu(
     assert engine.input.shape == ((-1, -1, -1, 3) if pixels else (-1, 3, -1, -1))
 
 
-@pytest.mark.parametrize(
-    ("precision", "targets"),
-    [("int8", TARGETS), pytest.param("fp8", ("sm89", "sm120"), marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "targets"), [("int8", TARGETS), ("fp8", ("sm89", "sm120"))])
 def test_an_engine_of_8_bits_is_built_from_calibrated_graphs(
     rtx: Library, random_generator: ResnetGenerator, precision: EightBits, targets: tuple[str, ...]
 ) -> None:

@@ -277,6 +277,7 @@ def test_a_contender_with_one_size_has_no_exponent() -> None:
     assert growths([both]) == []
 
 
+@pytest.mark.slow
 def test_check_finds_nothing_after_a_run_and_names_what_is_out_of_date(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -53,6 +53,7 @@ def test_it_errs_no_more_than_the_plain_convolution(dtype: torch.dtype, channels
         assert error <= 1.5 * plain_error + torch.finfo(dtype).eps / 8, (error, plain_error)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not INTERPRETED and DEVICE == "cpu", reason="kernels need Triton's interpreter or a GPU")
 def test_a_generator_takes_our_kernels_where_they_are_chosen_and_the_library_s_otherwise() -> None:
     torch.manual_seed(0)

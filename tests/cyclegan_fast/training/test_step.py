@@ -195,7 +195,6 @@ QUICK = (
     "batch of 4 in two parts",
     "both directions at once",
     "two streams",
-    "channels last, everything on",
     "paired, batch of 3 in unequal parts",
     "1 and 3 channels",
 )

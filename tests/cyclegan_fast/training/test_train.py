@@ -182,6 +182,7 @@ def test_ranks_learn_from_the_first_that_a_run_is_finished(undisturbed: tuple[Pa
         open_shared_run(config, Second(index=1, count=2))
 
 
+@pytest.mark.slow
 def test_a_saved_configuration_can_be_given_back(undisturbed: tuple[Path, Path]) -> None:
     root, whole = undisturbed
     saved = str(whole / "config.yaml")

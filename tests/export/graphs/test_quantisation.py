@@ -29,7 +29,6 @@ from export.sensitivity import by_layer, to_keep
 from export.source import load_sources
 from export.to_onnx import as_asked, float32_graph
 from tests.export.test_to_onnx import PAPER, of_norm
-from tests.slow import slow_but
 
 PRECISIONS: tuple[EightBits, ...] = ("int8", "fp8")
 STORED = {"int8": TensorProto.INT8, "fp8": TensorProto.FLOAT8E4M3FN}
@@ -137,7 +136,8 @@ def test_ranges_are_read_back_from_a_graph(graph: ModelProto, ranges: dict[str, 
 # --- values ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("precision", slow_but(["int8"], PRECISIONS))
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_trained_network_keeps_its_parity_in_8_bits(trained_run: Path, precision: EightBits) -> None:
     for source in load_sources(trained_run, "both", []):
         options = ExportOptions(precision=precision)

@@ -41,6 +41,7 @@ def rows(printed: str) -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_no_norm_leaves_its_waves_less_than_80_percent_full_by_the_registers_that_variants_are_promised() -> None:
     result = waves("--promised")
     assert result.returncode == 0, result.stdout + result.stderr

@@ -58,7 +58,8 @@ def by_hand(root: Path, name: str, epochs: list[int]) -> dict[str, Any]:
     return dict(state.model.state_dict())
 
 
-@pytest.mark.parametrize("change", ["grows", pytest.param("shrinks", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["grows", "shrinks"])
 def test_a_run_goes_on_with_other_images_where_its_user_agrees(
     begun: Path, change: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
