@@ -81,6 +81,8 @@ class CudaRecorder:
                     f"start the same command with {self.without}"
                 ) from error
             raise
+        finally:
+            cause.clear()  # its traceback holds this list, and all tensors that were made
         return graph.replay, outputs
 
 
