@@ -29,7 +29,7 @@ CACHED_OPERATIONS = 64
 0.7 MiB: 149 MiB from the 100th to the 300th size, 1.5 MiB with 64. Translating 1 to 5 sizes in turn took as long with
 either."""
 _OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "out of memory", "could not create a memory")
-"""What the libraries say where memory ends, ONNX Runtime's arena first."""
+"""Holds what the libraries say where memory ends, ONNX Runtime's arena first."""
 INSTALL = {
     "openvino": "`pip install openvino`",
     "onnxruntime": "`pip install onnxruntime` (onnxruntime-gpu for --device cuda)",

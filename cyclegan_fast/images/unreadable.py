@@ -39,6 +39,11 @@ class BoundedFile(io.BufferedReader):
         return super().read(left if size is None or size < 0 else min(size, left))
 
 
+def pixels_do_not_fit(path: Path) -> DoesNotFit:
+    """Return the error which says that the memory does not hold the pixels of a file."""
+    return DoesNotFit(f"{path}: its pixels do not fit in the memory that is free")
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Turn whatever a decoder raises on the file `path` into UnreadableImage.
@@ -50,7 +55,7 @@ def reading(path: Path) -> Iterator[None]:
     except (UnreadableImage, DoesNotFit):
         raise  # it says all that already
     except MemoryError as error:
-        raise DoesNotFit(f"{path}: its pixels do not fit in the memory that is free") from error
+        raise pixels_do_not_fit(path) from error
     except Exception as error:  # see the module's docstring
         raise UnreadableImage(f"{path}: {_reason(error, path)}") from error
 

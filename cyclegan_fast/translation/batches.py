@@ -17,13 +17,12 @@ from cyclegan_fast.images.pages import note_on_pages
 from cyclegan_fast.images.pixel_type import PixelType, SampleArray
 from cyclegan_fast.images.pixels import images_at_once
 from cyclegan_fast.images.samples import Axis, Samples
-from cyclegan_fast.images.unreadable import UnreadableImage
+from cyclegan_fast.images.unreadable import UnreadableImage, pixels_do_not_fit
 from cyclegan_fast.system.errors import UserError
 from cyclegan_fast.system.prefetch import ahead
 from cyclegan_fast.system.process import release_free_memory
 from cyclegan_fast.system.progress import progress_bar, waiting
 from cyclegan_fast.system.shortage import DoesNotFit
-from cyclegan_fast.system.words import counted
 from cyclegan_fast.translation.contact_sheet import draw_contact_sheet
 from cyclegan_fast.translation.left_out import HasSource, LeftOut
 from cyclegan_fast.translation.plan import ImageOptions, Job
@@ -37,12 +36,17 @@ from cyclegan_fast.translation.prepared import (
 )
 from cyclegan_fast.translation.remarks import Remarks
 from cyclegan_fast.translation.summary import Summary
-from cyclegan_fast.translation.translator import BatchDoesNotFit, NotFinite, OverlappingTranslator, Translator
+from cyclegan_fast.translation.translator import (
+    BatchDoesNotFit,
+    NotFinite,
+    OverlappingTranslator,
+    Translator,
+    images_do_not_fit,
+)
 from cyclegan_fast.translation.writing import Writer, check_folder, looked_up
 
 THREADS = min(8, os.cpu_count() or 1)
 _MORE_MEMORY = "end other programs, and raise the limit that this process may have (ulimit -v)"
-_NO_MEMORY = "its pixels do not fit in the memory that is free"
 
 
 class HasPixels(Protocol):
@@ -115,7 +119,7 @@ def translate_images(
         except UnreadableImage as error:
             return error
         except MemoryError as error:  # which holds what is there of the pixels, by its traceback
-            return DoesNotFit(str(error) if isinstance(error, DoesNotFit) else f"{job.source}: {_NO_MEMORY}")
+            return DoesNotFit(str(error)) if isinstance(error, DoesNotFit) else pixels_do_not_fit(job.source)
 
     with (
         ThreadPoolExecutor(threads, thread_name_prefix="images") as pool,
@@ -236,8 +240,7 @@ def _explained(batch: Sequence[HasSource]) -> Iterator[None]:
     except NotFinite as error:
         raise not_finite(batch[error.index].source) from error
     except MemoryError as error:
-        count, (height, width) = len(batch), batch[0].pixels.shape[:2]
-        what = f"{counted(count, 'image')} of {width}x{height} {'does' if count == 1 else 'do'} not fit"
+        what = images_do_not_fit(len(batch), *batch[0].pixels.shape[:2])
         raise BatchDoesNotFit(f"{what} in the memory that is free; give a smaller --size, or {_MORE_MEMORY}") from error
 
 

@@ -16,8 +16,7 @@ from cyclegan_fast.images.pixels import as_pixels, as_tensor, images_at_once, le
 from cyclegan_fast.networks.resnet import ResnetGenerator
 from cyclegan_fast.system.process import available_bytes
 from cyclegan_fast.system.shortage import is_out_of_memory
-from cyclegan_fast.system.words import counted
-from cyclegan_fast.translation.translator import BatchDoesNotFit, NotFinite
+from cyclegan_fast.translation.translator import BatchDoesNotFit, NotFinite, images_do_not_fit
 
 BYTES_PER_CHANNEL = 14
 """The most that a ResNet generator takes on a CPU for each pixel and channel of its first convolution: 893 bytes of 64
@@ -119,8 +118,7 @@ class TorchTranslator:
     @contextmanager
     def _memory_for(self, count: int, height: int, width: int) -> Iterator[None]:
         """Raise BatchDoesNotFit where the memory does not hold what so many images of a size need."""
-        what = f"{counted(count, 'image')} of {width}x{height} {'does' if count == 1 else 'do'} not fit"
-        too_large = f"{what} the memory of {self.device}"
+        too_large = f"{images_do_not_fit(count, height, width)} the memory of {self.device}"
         advice = LESS_MEMORY if count == 1 else f"lower --batch-size, {LESS_MEMORY}"
         # A CPU's memory is asked first: where it does not suffice, the system would end the process.
         if self.device.type == "cpu" and isinstance(self.network, ResnetGenerator):

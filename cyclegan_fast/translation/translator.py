@@ -12,6 +12,7 @@ import numpy as np
 from cyclegan_fast.images.pixel_type import RGB, PixelType, SampleArray
 from cyclegan_fast.images.pixels import FloatImages, to_pixels_array, to_signed_array
 from cyclegan_fast.system.errors import UserError
+from cyclegan_fast.system.words import counted
 
 
 class Translator(Protocol):
@@ -62,6 +63,11 @@ class BatchDoesNotFit(UserError):
     def __init__(self, message: str, *, is_of_memory: bool = True) -> None:
         super().__init__(message)
         self.is_of_memory = is_of_memory
+
+
+def images_do_not_fit(count: int, height: int, width: int) -> str:
+    """Say that so many images of a size do not fit; what they do not fit is to follow."""
+    return f"{counted(count, 'image')} of {width}x{height} {'does' if count == 1 else 'do'} not fit"
 
 
 class FunctionTranslator:
